@@ -1,0 +1,1 @@
+"""SMILES to embeddings, one file per encoder family; needs the extra `chem`."""

@@ -1,0 +1,1 @@
+"""What a fused embedding is worth when modalities are missing."""

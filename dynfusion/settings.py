@@ -1,0 +1,135 @@
+"""The mechanism of settings: frozen validated models, dotted overrides, a fingerprint. It knows no setting by name.
+
+    run file (TOML, differences only) --read_toml--+
+    command line `loss.alignment=0.3` --parse_overrides--+--> build --> one frozen tree
+    a sampled trial, a record in a checkpoint ------------+
+"""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, unknown names refused, defaults validated too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+Tree = TypeVar("Tree", bound=Settings)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The nested mapping of a TOML file.
+
+    Raises ValueError when the file is missing or is not TOML, naming the file.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"run file {path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"run file {path}: not readable as TOML, {error}") from None
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["loss.alignment=0.3", "engine.kind=torch"]` as a nested mapping; values are TOML literals, else plain strings.
+
+    Raises ValueError for a text that is not `dotted.name=value`.
+    """
+    tree: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"setting {assignment!r}: expected dotted.name=value, such as loss.alignment=0.3")
+        *parents, leaf = name.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+            if not isinstance(branch, dict):
+                raise ValueError(f"setting {name}: {parent} was already given a value on this command line")
+        branch[leaf] = _literal(text)
+    return tree
+
+
+def build(kind: type[Tree], *layers: Mapping[str, Any]) -> Tree:
+    """One validated tree from nested mappings; a later layer wins over an earlier one, leaf by leaf.
+
+    Raises ValueError with one sentence that names the first wrong setting, what was found and what is allowed.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, layer)
+    try:
+        return kind.model_validate(merged)
+    except ValidationError as error:
+        raise ValueError(_sentence(kind, error)) from None
+
+
+def to_toml(settings: Settings) -> str:
+    """The full tree with its defaults as TOML text; a setting without a value (`None`) is left out."""
+    return tomli_w.dumps(_without_none(settings.model_dump(mode="json")))
+
+
+def fingerprint(settings: Settings) -> str:
+    """16 hexadecimal digits that change when any setting changes, equal across machines and processes."""
+    text = json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in tree.items()
+        if value is not None
+    }
+
+
+def _sentence(kind: type[Settings], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"]) or kind.__name__
+    if first["type"] == "extra_forbidden":
+        known = list(_names(kind))
+        leaf = name.rsplit(".", 1)[-1]
+        close = difflib.get_close_matches(name, known, n=1) or [n for n in known if n.rsplit(".", 1)[-1] == leaf][:1]
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(_siblings(known, name))}"
+        return f"setting {name}: unknown name, {hint}"
+    if first["type"] == "missing":
+        return f"setting {name}: a value is required"
+    if first["type"] == "value_error":
+        return f"setting {name}: {first['ctx']['error']}"
+    return f"setting {name}: found {first['input']!r}, {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _names(kind: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name, field in kind.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}.")
+
+
+def _siblings(known: list[str], name: str) -> list[str]:
+    parent = name.rpartition(".")[0]
+    return [other for other in known if other.rpartition(".")[0] == parent]

@@ -1,0 +1,1 @@
+"""Joins store and fusion in one loop; knows no cluster."""
