@@ -1,0 +1,190 @@
+"""The model as a person uses it in a notebook: named arrays in, arrays out, a folder to keep it in.
+
+    model = FusionModel.load("model")
+    fused = model.encode({"morgan": a, "selfies": b})          # a modality left out is absent for every row
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dynfusion.fusion.model import FusionNetwork, ModelSettings, fuse
+from dynfusion.settings import build
+
+FORMAT = "dynfusion-model-1"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+Embeddings = Mapping[str, "np.ndarray | Tensor | None"]
+Presence = Mapping[str, "np.ndarray | Tensor"]
+
+
+class FusionModel:
+    """A trained fusion network with the training data's statistics inside; eval mode, no gradients.
+
+    Every method takes a mapping from modality name to [rows, dim_m] embeddings in their original units, and optionally
+    to [rows] booleans that say where they are present. A modality that is left out or None is absent for every row, and
+    a row of NaN is absent too. Raises ValueError for an unknown modality, a wrong width, differing row counts, a value
+    that is not finite in a present row, or a row with nothing present, naming what was found.
+    """
+
+    def __init__(self, network: FusionNetwork, *, batch_rows: int = 8192) -> None:
+        self.network = network.eval()
+        self.batch_rows = batch_rows
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return self.network.modalities
+
+    @property
+    def dims(self) -> dict[str, int]:
+        return dict(self.network.widths)
+
+    @property
+    def dim(self) -> int:
+        """Width of the fused embedding."""
+        return self.network.settings.dim
+
+    def encode(self, embeddings: Embeddings, present: Presence | None = None) -> Float[np.ndarray, "rows dim"]:
+        """The fused embedding of every row, float32."""
+        return np.concatenate([fused.numpy() for fused, _ in self._run(embeddings, present)])
+
+    def attention(self, embeddings: Embeddings, present: Presence | None = None) -> Float[np.ndarray, "rows modalities"]:
+        """How much each modality contributed: weights that sum to 1 over a row, 0 where absent, float32."""
+        return np.concatenate([attention.numpy() for _, attention in self._run(embeddings, present)])
+
+    def reconstruct(
+        self, embeddings: Embeddings, present: Presence | None = None
+    ) -> dict[str, Float[np.ndarray, "rows _"]]:
+        """Every modality, absent ones too, from the present ones of each row; original units, float32."""
+        chunks: dict[str, list[np.ndarray]] = {name: [] for name in self.modalities}
+        for fused, _ in self._run(embeddings, present):
+            with torch.inference_mode():
+                decoded = self.network.decode(fused)
+            for name, tower, values in zip(self.modalities, self.network.towers, decoded, strict=True):
+                scale = torch.where(tower.informative, tower.std, torch.zeros_like(tower.std))
+                chunks[name].append((values * scale + tower.mean).numpy())
+        return {name: np.concatenate(parts) for name, parts in chunks.items()}
+
+    def statistics(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Mean and standard deviation of each modality over the training rows, float64."""
+        return {
+            name: (tower.mean.double().numpy(), tower.std.double().numpy())
+            for name, tower in zip(self.modalities, self.network.towers, strict=True)
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `config.json` and `model.safetensors` into `folder`, made if need be."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        save_weights(self.network, target)
+        return target
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "FusionModel":
+        """The model that `save`, a training run or `dynfusion export` left in `folder`; nothing is unpickled.
+
+        Raises ValueError when a file is missing, damaged or of another format.
+        """
+        return cls(load_network(Path(folder)))
+
+    def _run(self, embeddings: Embeddings, present: Presence | None) -> Iterator[tuple[Tensor, Tensor]]:
+        values, visible = self._gather(embeddings, present or {})
+        for start in range(0, len(visible), self.batch_rows):
+            rows = slice(start, start + self.batch_rows)
+            yield self._encode_rows([value[rows] for value in values], visible[rows])
+
+    @torch.inference_mode()
+    def _encode_rows(self, values: list[Tensor], visible: Bool[Tensor, "rows modalities"]) -> tuple[Tensor, Tensor]:
+        projections = [
+            tower(tower.standardise(value, column))[1]
+            for tower, value, column in zip(self.network.towers, values, visible.unbind(dim=1), strict=True)
+        ]
+        attention = self.network.attend(projections, visible)
+        return fuse(projections, attention, visible), attention
+
+    def _gather(self, embeddings: Embeddings, present: Presence) -> tuple[list[Tensor], Bool[Tensor, "rows modalities"]]:
+        for name in (*embeddings, *present):
+            if name not in self.modalities:
+                raise ValueError(f"modality {name!r}: not known to this model, allowed are {', '.join(self.modalities)}")
+        given = {name: torch.as_tensor(value) for name, value in embeddings.items() if value is not None}
+        if not given:
+            raise ValueError(f"embeddings: found none, give at least one of {', '.join(self.modalities)}")
+        rows = len(next(iter(given.values())))
+        values, columns = [], []
+        for name, width in self.network.widths.items():
+            value, column = _checked(name, given.get(name), present.get(name), (rows, width))
+            values.append(value)
+            columns.append(column)
+        visible = torch.stack(columns, dim=1)
+        empty = (~visible.any(dim=1)).nonzero()
+        if len(empty):
+            raise ValueError(
+                f"row {int(empty[0])}: no modality is present in {len(empty)} of {rows} rows, each row needs at least one"
+            )
+        return values, visible
+
+
+def _checked(
+    name: str, value: Tensor | None, present: "np.ndarray | Tensor | None", shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    rows, width = shape
+    if value is None:
+        return torch.zeros(rows, width), torch.zeros(rows, dtype=torch.bool)
+    if tuple(value.shape) != shape:
+        raise ValueError(f"modality {name!r}: found shape {tuple(value.shape)}, allowed is ({rows}, {width})")
+    value = value.to(torch.float32)
+    missing = value.isnan().all(dim=1)
+    column = ~missing if present is None else torch.as_tensor(present).to(torch.bool)
+    if column.shape != (rows,):
+        raise ValueError(f"modality {name!r}: found presence of shape {tuple(column.shape)}, allowed is ({rows},)")
+    broken = (column & ~value.isfinite().all(dim=1)).nonzero()
+    if len(broken):
+        raise ValueError(
+            f"modality {name!r}, row {int(broken[0])}: found a value that is not finite in a present row, "
+            "allowed are finite numbers, or a whole row of NaN for absent"
+        )
+    return value, column
+
+
+def save_weights(network: FusionNetwork, folder: Path) -> None:
+    """`config.json` and `model.safetensors` of `network` in an existing folder."""
+    config = {"format": FORMAT, "modalities": network.widths, "settings": network.settings.model_dump(mode="json")}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_network(folder: Path) -> FusionNetwork:
+    """The network in a model folder. Raises ValueError as `FusionModel.load` does."""
+    config = _read_config(folder / CONFIG)
+    network = FusionNetwork(config["modalities"], build(ModelSettings, config["settings"]))
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"model {folder / WEIGHTS}: not readable as safetensors, {error}") from None
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"model {folder / WEIGHTS}: does not fit {CONFIG}, {str(error).splitlines()[-1].strip()}") from None
+    return network
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"model folder {path.parent}: no {CONFIG} in it") from None
+    except ValueError as error:
+        raise ValueError(f"model {path}: not readable as JSON, {error}") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f"model {path}: not a model of this version, expected format {FORMAT!r}")
+    return config

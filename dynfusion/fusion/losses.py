@@ -1,0 +1,320 @@
+"""The five loss terms in both presets: pure functions of (batch, forward pass) that return a total, with a count beside.
+
+A term is made of parts. A part's `count` depends on masks alone, so it is known before any forward pass and can be
+summed over micro-batches and ranks first; its `total` carries the gradient. Both are vectors, and
+
+    value of a part = mean over entries with count > 0 of total / count          (macro: a wide modality weighs the same)
+
+so the loss of a global batch is one linear function of totals, the same for any split into ranks and micro-batches.
+Where a part couples rows it does so inside contrast groups only. Formulas are written for row i and modality m.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from dynfusion.fusion.batch import Batch
+from dynfusion.fusion.model import Fused
+from dynfusion.settings import Settings
+
+TERMS = ("reconstruction", "alignment", "diversity", "entropy", "sparsity")
+
+
+class LossSettings(Settings):
+    """Weights of the terms, and the constants of their forms."""
+
+    preset: Literal["robust", "paper"] = Field("robust", description="which form each term takes")
+    reconstruction: float = Field(1.0, ge=0, description="weight of the reconstruction term")
+    alignment: float = Field(0.05, ge=0, description="weight of the alignment term")
+    diversity: float = Field(0.1, ge=0, description="weight of the diversity term")
+    entropy: float = Field(0.05, ge=0, description="weight of the entropy term")
+    sparsity: float = Field(0.01, ge=0, description="weight of the sparsity term")
+    visible_weight: float = Field(
+        0.25, ge=0, description="robust: weight of reconstructing what was visible, beside what was hidden"
+    )
+    cosine_weight: float = Field(0.5, ge=0, description="robust: weight of 1 - cosine beside the squared error")
+    entropy_floor: float = Field(0.5, ge=0, le=1, description="robust: normalised attention entropy below it is penalised")
+    balance_weight: float = Field(0.1, ge=0, description="robust: weight of balanced mean attention in the entropy term")
+    gate_deviation: float = Field(0.05, ge=0, le=0.5, description="robust: a gate's deviation over rows below it is penalised")
+    temperature: float = Field(0.07, gt=0, le=1, description="robust: temperature of the contrast at the start; it is learned")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the parts look at: the batch, the forward pass, the constants, which dimensions vary, the contrast's scale."""
+
+    batch: Batch
+    fused: Fused
+    settings: LossSettings
+    informative: list[Tensor]
+    logit_scale: Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """One summand of a term: its share in it, how many things it averages over, and their total."""
+
+    term: str
+    share: Callable[[LossSettings], float]
+    count: Callable[[Batch], Tensor]
+    total: Callable[[Context], Tensor]
+
+
+# --- reconstruction -------------------------------------------------------------------------------------------------
+
+
+def squared_error(context: Context) -> list[Float[Tensor, " rows"]]:
+    """Mean over informative dimensions of (xhat - x~)^2, per modality and row; 1 is what predicting the mean scores."""
+    errors = []
+    for prediction, target, used in zip(
+        context.fused.reconstructions, context.fused.standardised, context.informative, strict=True
+    ):
+        errors.append((((prediction - target) ** 2) * used).sum(dim=1) / used.sum().clamp_min(1))
+    return errors
+
+
+def cosine_distance(context: Context) -> list[Float[Tensor, " rows"]]:
+    """1 - cos(xhat, x~), per modality and row; standardised embeddings make it the centred cosine. Range [0, 2]."""
+    return [
+        1 - F.cosine_similarity(prediction * used, target, dim=1, eps=1e-6)
+        for prediction, target, used in zip(
+            context.fused.reconstructions, context.fused.standardised, context.informative, strict=True
+        )
+    ]
+
+
+def _robust_error(context: Context) -> list[Tensor]:
+    weight = context.settings.cosine_weight
+    return [
+        square + weight * angle for square, angle in zip(squared_error(context), cosine_distance(context), strict=True)
+    ]
+
+
+def reconstruct_hidden(context: Context) -> Float[Tensor, " modalities"]:
+    """Squared error + cosine_weight * (1 - cos) summed over the hidden cells of each modality."""
+    return _sum_where(_robust_error(context), context.batch.targets)
+
+
+def reconstruct_visible(context: Context) -> Float[Tensor, " modalities"]:
+    """The same over the visible cells."""
+    return _sum_where(_robust_error(context), context.batch.visible)
+
+
+def reconstruct_hidden_squared(context: Context) -> Float[Tensor, " modalities"]:
+    """Paper: squared error over hidden cells only (as ActionMAE's masked loss, arXiv:2211.13916)."""
+    return _sum_where(squared_error(context), context.batch.targets)
+
+
+# --- alignment ------------------------------------------------------------------------------------------------------
+
+
+def contrast(context: Context) -> Float[Tensor, " modalities"]:
+    """Symmetric InfoNCE between z_i and p_im over the rows of one contrast group where m is present.
+
+    Hidden modalities are keys too. Rows and candidate columns without the modality are masked, and so is another row
+    with the same id. Source: CLIP (arXiv:2103.00020), restricted to observed rows and columns.
+    """
+    return torch.stack([_contrast_one(context, modality) for modality in range(context.batch.present.shape[1])])
+
+
+def _contrast_one(context: Context, modality: int) -> Tensor:
+    batch, size = context.batch, context.batch.group_rows
+    fused = F.normalize(context.fused.fused, dim=1).unflatten(0, (-1, size))
+    keys = F.normalize(context.fused.projections[modality], dim=1).unflatten(0, (-1, size))
+    ids = batch.row_ids.unflatten(0, (-1, size))
+    valid = batch.present[:, modality].unflatten(0, (-1, size))
+    twins = (ids[:, :, None] == ids[:, None, :]) & ~torch.eye(size, dtype=torch.bool, device=ids.device)
+    closed = ~(valid[:, :, None] & valid[:, None, :]) | twins
+    logits = context.logit_scale * fused @ keys.transpose(1, 2)
+    # A row without the modality keeps its diagonal, so no softmax runs over nothing; its loss is left out of the sum.
+    diagonal = torch.eye(size, dtype=torch.bool, device=ids.device) & ~valid[:, :, None]
+    logits = logits.masked_fill(closed & ~diagonal, float("-inf")).masked_fill(diagonal, 0.0)
+    towards_keys = logits.logsumexp(dim=2) - logits.diagonal(dim1=1, dim2=2)
+    towards_fused = logits.logsumexp(dim=1) - logits.diagonal(dim1=1, dim2=2)
+    return torch.where(valid, (towards_keys + towards_fused) / 2, torch.zeros_like(towards_keys)).sum()
+
+
+def cosine_alignment(context: Context) -> Float[Tensor, " one"]:
+    """Paper: 1 - cos(z_i, p_im) over visible cells; range [0, 2]. Alone it has a trivial optimum: one constant direction."""
+    distances = [1 - F.cosine_similarity(context.fused.fused, key, dim=1) for key in context.fused.projections]
+    return _sum_where(distances, context.batch.visible).sum(dim=0, keepdim=True)
+
+
+# --- diversity ------------------------------------------------------------------------------------------------------
+
+
+def shared_cosine(context: Context) -> Float[Tensor, " one"]:
+    """cos(s_ia, s_ib)^2 over pairs of visible modalities; s = |W_m| g_im centred over the shared dimensions.
+
+    0: the gates feed different shared dimensions; 1: the same ones. Gate widths differ, so a cosine between gates
+    themselves is undefined; uncentred, two non-negative vectors start at .999 and the term says nothing.
+    """
+    visible = context.batch.visible
+    centred = [s - s.mean(dim=1, keepdim=True) for s in context.fused.saliencies]
+    total = context.fused.fused.new_zeros(1)
+    for first, second in _pairs(len(centred)):
+        square = F.cosine_similarity(centred[first], centred[second], dim=1) ** 2
+        total = total + _sum_where([square], (visible[:, first] & visible[:, second])[:, None])
+    return total
+
+
+def gate_constancy(context: Context) -> Float[Tensor, " one"]:
+    """mean_d relu(1 - std_d / gate_deviation) per contrast group and modality with two or more visible rows.
+
+    std_d is a gate's deviation over the group's visible rows. Constant gates are a degenerate optimum of diversity.
+    """
+    batch = context.batch
+    total = context.fused.fused.new_zeros(1)
+    floor = max(context.settings.gate_deviation, 1e-6)
+    for modality, gate in enumerate(context.fused.gates):
+        weights = batch.visible[:, modality].unflatten(0, (-1, batch.group_rows)).to(gate.dtype)[:, :, None]
+        grouped = gate.unflatten(0, (-1, batch.group_rows))
+        number = weights.sum(dim=1)
+        mean = (grouped * weights).sum(dim=1) / number.clamp_min(1)
+        variance = (((grouped - mean[:, None]) ** 2) * weights).sum(dim=1) / number.clamp_min(1)
+        lack = F.relu(1 - (variance + 1e-12).sqrt() / floor).mean(dim=1)
+        total = total + torch.where(number[:, 0] >= 2, lack, torch.zeros_like(lack)).sum()
+    return total
+
+
+# --- entropy --------------------------------------------------------------------------------------------------------
+
+
+def normalised_entropy(attention: Float[Tensor, "rows modalities"], visible: Tensor) -> Float[Tensor, " rows"]:
+    """H(a_i) / log(number visible) in [0, 1]; rows with one visible modality have no choice and get 1."""
+    surprise = -(attention * attention.clamp_min(1e-12).log()).sum(dim=1)
+    number = visible.sum(dim=1)
+    scale = number.clamp_min(2).to(attention.dtype).log()
+    return torch.where(number >= 2, surprise / scale, torch.ones_like(surprise))
+
+
+def entropy_hinge(context: Context) -> Float[Tensor, " one"]:
+    """relu(entropy_floor - H_i) over rows with two or more visible modalities: a floor, with freedom above it."""
+    entropy = normalised_entropy(context.fused.attention, context.batch.visible)
+    return F.relu(context.settings.entropy_floor - entropy).masked_fill(~_has_choice(context.batch), 0).sum()[None]
+
+
+def entropy_deficit(context: Context) -> Float[Tensor, " one"]:
+    """Paper: 1 - H_i over the same rows, so that its optimum is uniform attention."""
+    entropy = normalised_entropy(context.fused.attention, context.batch.visible)
+    return (1 - entropy).masked_fill(~_has_choice(context.batch), 0).sum()[None]
+
+
+def imbalance(context: Context) -> Float[Tensor, " one"]:
+    """(mean over a group's rows of a_im * number visible, minus 1)^2 over modalities, rows where m is one of several.
+
+    0: over the group every modality gets its fair share wherever it is visible, however decided single rows are.
+    """
+    batch = context.batch
+    chosen = (batch.visible & _has_choice(batch)[:, None]).unflatten(0, (-1, batch.group_rows))
+    fair = context.fused.attention * batch.visible.sum(dim=1, keepdim=True)
+    number = chosen.sum(dim=1)
+    mean = fair.unflatten(0, (-1, batch.group_rows)).masked_fill(~chosen, 0).sum(dim=1) / number.clamp_min(1)
+    return ((mean - 1) ** 2).masked_fill(number == 0, 0).sum()[None]
+
+
+# --- sparsity -------------------------------------------------------------------------------------------------------
+
+
+def hoyer_square(context: Context) -> Float[Tensor, " modalities"]:
+    """(sum_d g)^2 / (dim * sum_d g^2) over visible cells: the effective share of open gates, in (0, 1].
+
+    Free of scale, unlike a mean: g -> c g, W -> W / c leaves the model unchanged. Source: DeepHoyer, arXiv:1908.09979.
+    """
+    shares = [gate.sum(dim=1) ** 2 / (gate.shape[1] * (gate**2).sum(dim=1)) for gate in context.fused.gates]
+    return _sum_where(shares, context.batch.visible)
+
+
+def mean_gate(context: Context) -> Float[Tensor, " modalities"]:
+    """Paper: mean_d g over visible cells, in (0, 1); only weight decay keeps it from being met by scale alone."""
+    return _sum_where([gate.mean(dim=1) for gate in context.fused.gates], context.batch.visible)
+
+
+# --- counts, from masks alone ---------------------------------------------------------------------------------------
+
+
+def count_hidden(batch: Batch) -> Tensor:
+    return batch.targets.sum(dim=0)
+
+
+def count_visible(batch: Batch) -> Tensor:
+    return batch.visible.sum(dim=0)
+
+
+def count_present(batch: Batch) -> Tensor:
+    return batch.present.sum(dim=0)
+
+
+def count_visible_cells(batch: Batch) -> Tensor:
+    return batch.visible.sum()[None]
+
+
+def count_visible_pairs(batch: Batch) -> Tensor:
+    number = batch.visible.sum(dim=1)
+    return (number * (number - 1) // 2).sum()[None]
+
+
+def count_varied_gates(batch: Batch) -> Tensor:
+    return (batch.visible.unflatten(0, (-1, batch.group_rows)).sum(dim=1) >= 2).sum()[None]
+
+
+def count_choices(batch: Batch) -> Tensor:
+    return _has_choice(batch).sum()[None]
+
+
+def count_balanced(batch: Batch) -> Tensor:
+    chosen = (batch.visible & _has_choice(batch)[:, None]).unflatten(0, (-1, batch.group_rows))
+    return chosen.any(dim=1).sum()[None]
+
+
+# --- the two presets ------------------------------------------------------------------------------------------------
+
+
+def _whole(settings: LossSettings) -> float:
+    return 1.0
+
+
+PRESETS: dict[str, tuple[Part, ...]] = {
+    "robust": (
+        Part("reconstruction", _whole, count_hidden, reconstruct_hidden),
+        Part("reconstruction", lambda settings: settings.visible_weight, count_visible, reconstruct_visible),
+        Part("alignment", _whole, count_present, contrast),
+        Part("diversity", _whole, count_visible_pairs, shared_cosine),
+        Part("diversity", _whole, count_varied_gates, gate_constancy),
+        Part("entropy", _whole, count_choices, entropy_hinge),
+        Part("entropy", lambda settings: settings.balance_weight, count_balanced, imbalance),
+        Part("sparsity", _whole, count_visible, hoyer_square),
+    ),
+    "paper": (
+        Part("reconstruction", _whole, count_hidden, reconstruct_hidden_squared),
+        Part("alignment", _whole, count_visible_cells, cosine_alignment),
+        Part("diversity", _whole, count_visible_pairs, shared_cosine),
+        Part("entropy", _whole, count_choices, entropy_deficit),
+        Part("sparsity", _whole, count_visible, mean_gate),
+    ),
+}
+
+
+def initial_log_scale(settings: LossSettings) -> float:
+    return math.log(1 / settings.temperature)
+
+
+def _has_choice(batch: Batch) -> Tensor:
+    return batch.visible.sum(dim=1) >= 2
+
+
+def _pairs(number: int) -> list[tuple[int, int]]:
+    return [(first, second) for first in range(number) for second in range(first + 1, number)]
+
+
+def _sum_where(per_row: list[Tensor], cells: Tensor) -> Tensor:
+    """[rows] per modality, summed over the rows where the cell [rows, modalities] is set."""
+    stacked = torch.stack(per_row, dim=1)
+    return torch.where(cells, stacked, torch.zeros_like(stacked)).sum(dim=0)

@@ -1,0 +1,189 @@
+"""The model: gates inside each modality, attention across them, decoders back to each.
+
+    x~_m = clip((x_m - mean_m) / std_m)        standardised, zero where not observed
+    g_m  = sigmoid(MLP_m(x~_m))                which features of this molecule count
+    p_m  = W_m (g_m * x~_m) + b_m              into the shared space
+    a    = softmax over visible m of score(p_m)
+    z    = sum_m a_m p_m                       the fused embedding
+    xhat_m = D_m(z)                            every modality again, hidden ones too
+
+Source: Priyadarsini et al., "A Self-Supervised Framework for Robust Multi-Modal Molecular Representation Learning",
+which gives the architecture in words; the widths, the score and the decoders' shape are our choice.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynfusion.settings import Settings
+
+STD_FLOOR = 1e-3
+CLIP = 8.0
+
+
+class ModelSettings(Settings):
+    """Widths and shapes of the model."""
+
+    dim: int = Field(512, ge=2, description="width of the shared space and of the fused embedding")
+    gate_hidden: int = Field(128, ge=1, description="hidden width of each gate's MLP")
+    decoder_hidden: int = Field(512, ge=1, description="hidden width of each decoder")
+    score_hidden: int = Field(64, ge=1, description="hidden width of the attention score")
+    score_bound: float = Field(2.0, gt=0, description="attention scores lie within +-bound, through tanh")
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What one forward pass gives. Lists are in the model's modality order; rows as in the batch.
+
+    standardised, gates: [rows, dim_m]; projections, saliencies: [rows, dim]; fused: [rows, dim];
+    attention: [rows, modalities], 0 where not visible, rows sum to 1; reconstructions: [rows, dim_m], standardised.
+    """
+
+    standardised: list[Tensor]
+    gates: list[Tensor]
+    projections: list[Tensor]
+    saliencies: list[Tensor]
+    fused: Tensor
+    attention: Tensor
+    reconstructions: list[Tensor]
+
+
+class Tower(nn.Module):
+    """One modality on its way in: standardise, gate, project."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int, settings: ModelSettings) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+        self.gate = nn.Sequential(
+            nn.Linear(width, settings.gate_hidden), nn.GELU(), nn.Linear(settings.gate_hidden, width)
+        )
+        self.projection = nn.Linear(width, settings.dim)
+
+    @property
+    def informative(self) -> Bool[Tensor, " width"]:
+        """Dimensions that vary in the training data; the others are left out of reconstruction."""
+        return self.std > STD_FLOOR
+
+    def standardise(
+        self, values: Float[Tensor, "rows width"], observed: Bool[Tensor, " rows"]
+    ) -> Float[Tensor, "rows width"]:
+        """Zero mean, unit variance, within +-8; exactly zero in rows that are not observed, whatever stands there."""
+        filled = torch.where(observed[:, None], values.to(self.mean.dtype), self.mean)
+        return ((filled - self.mean) / self.std.clamp_min(STD_FLOOR)).clamp(-CLIP, CLIP) * self.informative
+
+    def forward(self, standardised: Float[Tensor, "rows width"]) -> tuple[Tensor, Tensor, Tensor]:
+        """(gate [rows, width], projection [rows, dim], saliency [rows, dim] = |W| g: where this gate is heard)."""
+        gate = torch.sigmoid(self.gate(standardised))
+        saliency = F.linear(gate, self.projection.weight.abs())
+        return gate, self.projection(gate * standardised), saliency
+
+
+class Decoder(nn.Module):
+    """From the fused embedding back to one modality, standardised: a linear map plus one hidden layer."""
+
+    def __init__(self, width: int, settings: ModelSettings) -> None:
+        super().__init__()
+        self.linear = nn.Linear(settings.dim, width)
+        self.hidden = nn.Sequential(
+            nn.Linear(settings.dim, settings.decoder_hidden), nn.GELU(), nn.Linear(settings.decoder_hidden, width)
+        )
+
+    def forward(self, fused: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows width"]:
+        return self.linear(fused) + self.hidden(fused)
+
+
+class FusionNetwork(nn.Module):
+    """Gates, projections, attention and decoders over any number of modalities of any widths."""
+
+    def __init__(self, widths: Mapping[str, int], settings: ModelSettings) -> None:
+        super().__init__()
+        self.widths = dict(widths)
+        self.settings = settings
+        self.towers = nn.ModuleList(Tower(width, settings) for width in widths.values())
+        self.scores = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(settings.dim, elementwise_affine=False),
+                nn.Linear(settings.dim, settings.score_hidden),
+                nn.GELU(),
+                nn.Linear(settings.score_hidden, 1),
+            )
+            for _ in widths
+        )
+        self.decoders = nn.ModuleList(Decoder(width, settings) for width in widths.values())
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.widths)
+
+    def set_statistics(self, statistics: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+        """Store each modality's mean and standard deviation over the training rows in the model's buffers."""
+        for name, tower in zip(self.modalities, self.towers, strict=True):
+            mean, std = statistics[name]
+            tower.mean.copy_(torch.as_tensor(mean))
+            tower.std.copy_(torch.as_tensor(std))
+
+    def forward(
+        self,
+        values: Sequence[Tensor],
+        present: Bool[Tensor, "rows modalities"],
+        visible: Bool[Tensor, "rows modalities"],
+    ) -> Fused:
+        """Everything the losses need. Only visible cells reach attention, fused embedding and reconstructions."""
+        columns = present.unbind(dim=1)
+        standardised = [
+            tower.standardise(value, column) for tower, value, column in zip(self.towers, values, columns, strict=True)
+        ]
+        encoded = [tower(value) for tower, value in zip(self.towers, standardised, strict=True)]
+        projections = [projection for _, projection, _ in encoded]
+        attention = self.attend(projections, visible)
+        fused = fuse(projections, attention, visible)
+        return Fused(
+            standardised=standardised,
+            gates=[gate for gate, _, _ in encoded],
+            projections=projections,
+            saliencies=[saliency for _, _, saliency in encoded],
+            fused=fused,
+            attention=attention,
+            reconstructions=self.decode(fused),
+        )
+
+    def attend(
+        self, projections: Sequence[Tensor], visible: Bool[Tensor, "rows modalities"]
+    ) -> Float[Tensor, "rows modalities"]:
+        """Weights that are 0 where not visible and sum to 1 over each row; every row needs one visible modality."""
+        raw = torch.cat([score(projection) for score, projection in zip(self.scores, projections, strict=True)], dim=1)
+        bounded = self.settings.score_bound * torch.tanh(raw.to(projections[0].dtype))
+        return masked_softmax(bounded, visible)
+
+    def decode(self, fused: Float[Tensor, "rows dim"]) -> list[Tensor]:
+        """Every modality in standardised units, [rows, dim_m] each."""
+        return [decoder(fused) for decoder in self.decoders]
+
+
+def masked_softmax(
+    scores: Float[Tensor, "rows modalities"], visible: Bool[Tensor, "rows modalities"]
+) -> Float[Tensor, "rows modalities"]:
+    """Softmax over the visible entries of each row; exactly 0 elsewhere, with exactly zero gradient there."""
+    return torch.softmax(scores.masked_fill(~visible, float("-inf")), dim=1)
+
+
+def fuse(
+    projections: Sequence[Tensor],
+    attention: Float[Tensor, "rows modalities"],
+    visible: Bool[Tensor, "rows modalities"],
+) -> Float[Tensor, "rows dim"]:
+    """The attention-weighted sum of the visible projections."""
+    fused = torch.zeros_like(projections[0])
+    for column, projection in enumerate(projections):
+        seen = torch.where(visible[:, column, None], projection, torch.zeros_like(projection))
+        fused = fused + attention[:, column, None] * seen
+    return fused

@@ -1,0 +1,107 @@
+"""The model in a notebook: absent modalities, wrong input, a folder and back."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dynfusion.fusion.api import FusionModel
+from dynfusion.fusion.model import FusionNetwork
+from tests.fusion.cases import SMALL, WIDTHS
+
+ROWS = 20
+
+
+@pytest.fixture
+def model() -> FusionModel:
+    torch.manual_seed(0)
+    network = FusionNetwork(WIDTHS, SMALL)
+    network.set_statistics({name: ([0.5] * width, [2.0] * width) for name, width in WIDTHS.items()})
+    return FusionModel(network, batch_rows=7)
+
+
+def embeddings() -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(0)
+    return {name: draw.normal(0.5, 2, (ROWS, width)).astype(np.float32) for name, width in WIDTHS.items()}
+
+
+def test_a_modality_left_out_none_masked_or_nan_is_the_same_absence(model: FusionModel) -> None:
+    given = embeddings()
+    without = {name: value for name, value in given.items() if name != "b"}
+    expected = model.encode(without)
+    assert expected.shape == (ROWS, model.dim)
+    nan = {**given, "b": np.full_like(given["b"], np.nan)}
+    for other in (model.encode({**given, "b": None}), model.encode(nan)):
+        np.testing.assert_array_equal(other, expected)
+    masked = model.encode(given, present={"b": np.zeros(ROWS, dtype=bool)})
+    np.testing.assert_array_equal(masked, expected)
+
+
+def test_rows_absent_by_mask_are_encoded_row_by_row(model: FusionModel) -> None:
+    given, here = embeddings(), np.arange(ROWS) % 2 == 0
+    fused = model.encode(given, present={"c": here})
+    np.testing.assert_allclose(fused[here], model.encode(given)[here], atol=1e-6)
+    np.testing.assert_allclose(fused[~here], model.encode({**given, "c": None})[~here], atol=1e-6)
+
+
+def test_reconstruction_is_in_the_original_units(model: FusionModel) -> None:
+    given = embeddings()
+    fused = torch.as_tensor(model.encode({"a": given["a"]}))
+    standardised = model.network.decode(fused)[2].detach().numpy()
+    np.testing.assert_allclose(model.reconstruct({"a": given["a"]})["c"], standardised * 2 + 0.5, atol=1e-5)
+
+
+def test_attention_is_zero_for_what_is_left_out(model: FusionModel) -> None:
+    given = embeddings()
+    attention = model.attention({"a": given["a"], "c": given["c"]})
+    assert (attention[:, 1] == 0).all()
+    np.testing.assert_allclose(attention.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_saved_model_gives_the_same_numbers(model: FusionModel, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    loaded = FusionModel.load(tmp_path / "model")
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    np.testing.assert_array_equal(loaded.encode(embeddings()), FusionModel(model.network).encode(embeddings()))
+    for name, (mean, std) in loaded.statistics().items():
+        assert mean.shape == (WIDTHS[name],)
+        assert set(mean) == {0.5}
+        assert set(std) == {2.0}
+
+
+def test_wrong_input_is_refused_in_one_sentence(model: FusionModel) -> None:
+    given = embeddings()
+    cases = [
+        ({"z": given["a"]}, None, "modality 'z': not known to this model, allowed are a, b, c"),
+        ({"a": given["b"]}, None, r"modality 'a': found shape \(20, 5\), allowed is \(20, 7\)"),
+        ({"a": given["a"], "b": given["b"][:3]}, None, r"modality 'b': found shape \(3, 5\), allowed is \(20, 5\)"),
+        ({"a": None}, None, "embeddings: found none"),
+        (given, {"a": np.ones(3, dtype=bool)}, r"presence of shape \(3,\), allowed is \(20,\)"),
+        ({"a": given["a"]}, {"a": np.arange(ROWS) > 2}, "row 0: no modality is present in 3 of 20 rows"),
+    ]
+    for values, present, message in cases:
+        with pytest.raises(ValueError, match=message):
+            model.encode(values, present=present)
+    broken = given["a"].copy()
+    broken[4, 2] = np.inf
+    with pytest.raises(ValueError, match="modality 'a', row 4: found a value that is not finite"):
+        model.encode({"a": broken})
+
+
+def test_a_damaged_or_foreign_model_folder_is_refused(model: FusionModel, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no config\.json in it"):
+        FusionModel.load(tmp_path)
+    model.save(tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ValueError, match="not readable as safetensors"):
+        FusionModel.load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\x04\x95pickle")
+    with pytest.raises(ValueError, match="not readable as safetensors"):
+        FusionModel.load(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format": "other"}))
+    with pytest.raises(ValueError, match="expected format 'dynfusion-model-1'"):
+        FusionModel.load(tmp_path)
