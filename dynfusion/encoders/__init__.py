@@ -1,1 +1,1 @@
-"""SMILES to embeddings, one file per encoder family; needs the extra `chem`."""
+"""SMILES -> embeddings: one file per encoder family, the molecules they read, and the folder they write."""
