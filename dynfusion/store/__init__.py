@@ -1,1 +1,1 @@
-"""What lies on disk, and in which order it is read. Imports numpy and pyarrow; torch only as a view of feed's buffers."""
+"""What lies on disk, and in which order it is read. Imports numpy and pyarrow; torch only for feed's buffers."""

@@ -1,0 +1,156 @@
+"""A dataset's identity: `manifest.json`, written last. No manifest, no dataset."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from dynfusion.settings import Settings, build
+from dynfusion.store.order import Layout
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+
+class ModalitySpec(Settings):
+    """One modality. Statistics are float64 over the training rows where it is present, one number per dimension."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
+    dim: int = Field(ge=1)
+    encoder: str = Field(description="what made the vectors, in one line; empty when unknown")
+    mean: tuple[float, ...]
+    std: tuple[float, ...] = Field(description="population standard deviation")
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+    present_rows: int = Field(ge=0, description="training rows where it is present")
+
+
+class FileSpec(Settings):
+    """One file of the dataset, its path relative to the manifest."""
+
+    path: str
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class ShardSpec(FileSpec):
+    """One Arrow IPC file of embeddings and the sidecar that lies beside it row for row."""
+
+    blocks: int = Field(ge=1)
+    sidecar: FileSpec
+
+
+class Geometry(Settings):
+    """Where things lie in every shard, in bytes: block i starts at `first_block + i * block_bytes`, all blocks alike.
+
+    The offsets are relative to the block's start, one per modality: a row's values lie at
+    `values_offsets[m] + row * 2 * dim`, its presence is bit `row % 8` of byte `validity_offsets[m] + row // 8`.
+    """
+
+    first_block: int = Field(ge=0)
+    block_bytes: int = Field(ge=1)
+    validity_offsets: tuple[int, ...]
+    values_offsets: tuple[int, ...]
+
+
+class Manifest(Settings):
+    """Everything that identifies the rows and their order; the URI is no part of it."""
+
+    format_version: int
+    modalities: tuple[ModalitySpec, ...] = Field(min_length=1)
+    rows: int = Field(ge=1, description="training rows")
+    holdout_rows: int = Field(ge=0)
+    dropped_rows: int = Field(ge=0, description="rows without any modality; listed in their own sidecar")
+    block_rows: int = Field(ge=8, multiple_of=8)
+    lanes: int = Field(ge=1)
+    window_blocks: int = Field(ge=1)
+    pack_seed: int
+    holdout_fraction: float = Field(ge=0, lt=1)
+    geometry: Geometry
+    shards: tuple[ShardSpec, ...]
+    holdout_shards: tuple[ShardSpec, ...]
+    dropped: FileSpec | None
+    blocks: FileSpec = Field(description="binary table of block offsets and checksums, see blocks.py")
+    absent: dict[str, dict[str, int]] = Field(description="modality -> reason -> cells, over all rows of the sources")
+    label_columns: tuple[str, ...]
+    split_column: str | None
+    fingerprint: str = Field(description="32 hexadecimal digits over everything above")
+
+    @property
+    def layout(self) -> Layout:
+        """What the order needs to know."""
+        return Layout(self.rows, self.block_rows, self.lanes, self.window_blocks)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.modalities)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        return tuple(spec.dim for spec in self.modalities)
+
+    @property
+    def files(self) -> tuple[FileSpec, ...]:
+        """Every file of the dataset but the manifest."""
+        shards = (*self.shards, *self.holdout_shards)
+        dropped = (self.dropped,) if self.dropped else ()
+        return (*shards, *(shard.sidecar for shard in shards), *dropped, self.blocks)
+
+
+def local_folder(uri: str | Path) -> Path:
+    """The folder that a URI names.
+
+    Raises ValueError for a scheme other than `file://`.
+    """
+    text = str(uri)
+    scheme, found, rest = text.partition("://")
+    if not found:
+        return Path(text)
+    if scheme != "file":
+        raise ValueError(f"{text}: datasets are read from a local folder or a file:// address, not from {scheme}://")
+    return Path(rest)
+
+
+def with_fingerprint(content: dict[str, Any]) -> Manifest:
+    """The manifest of these fields, its fingerprint computed from all of them."""
+    manifest = build(Manifest, {**content, "fingerprint": ""})
+    return manifest.model_copy(update={"fingerprint": _fingerprint(manifest)})
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """`manifest.json`, the same bytes for the same content."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1)
+    (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(uri: str | Path) -> Manifest:
+    """The manifest of a packed dataset.
+
+    Raises ValueError when there is none, it is of another version, damaged, or does not match its own fingerprint.
+    """
+    path = local_folder(uri) / MANIFEST_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{uri}: no packed dataset here, {MANIFEST_NAME} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable manifest, {error}") from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path}: found format_version {version!r}, this program reads {FORMAT_VERSION}")
+    try:
+        manifest = build(Manifest, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a valid manifest, {error}") from None
+    if manifest.fingerprint != _fingerprint(manifest):
+        raise ValueError(f"{path}: changed since it was packed, its content does not match its fingerprint")
+    return manifest
+
+
+def _fingerprint(manifest: Manifest) -> str:
+    content = manifest.model_dump(mode="json", exclude={"fingerprint"})
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
