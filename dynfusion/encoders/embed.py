@@ -1,6 +1,6 @@
 """Molecules -> a folder of embeddings, by processes.
 
-ids, smiles --chunks of 256 rows--> worker processes --in order--> partial folder --rename--> out
+ids, smiles --chunks of 64 rows--> worker processes --in order--> partial folder --rename--> out
 """
 
 import importlib.util
@@ -18,10 +18,10 @@ from jaxtyping import Float16, UInt8
 from dynfusion.encoders import descriptors, morgan, selfies_ngrams
 from dynfusion.encoders.encoded import Encoded, to_float16
 from dynfusion.encoders.folder import read_folder, write_lines, written_whole
-from dynfusion.encoders.molecules import RowError, Molecules, canonical_keys
+from dynfusion.encoders.molecules import Molecules, RowError, canonical_keys
 from dynfusion.store.reasons import Reason
 
-CHUNK_ROWS = 256
+CHUNK_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def embed(
 
     An empty or unreadable SMILES is refused, or with `on_bad="absent"` an absent row with its reason. A molecule that
     the encoder cannot express is an absent row either way. `progress(done, total)` counts rows. When `out` already
-    holds the same encoder's embeddings of the same molecules, nothing is computed.
+    holds the same encoder's embeddings of the same molecules, nothing is computed. With more than one worker a script
+    must guard its entry point (`if __name__ == "__main__"`), since the processes are spawned.
 
     Raises ValueError for an unknown encoder, a missing package, a wrong row (named), or an `out` that holds
     something else; nothing half-written stays behind.

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from dynfusion.encoders.molecules import RowError, Molecules
+from dynfusion.encoders.molecules import Molecules, RowError
 
 
 def read_molecules(path: Path, *, smiles_column: str, id_column: str | None = None) -> Molecules:

@@ -56,7 +56,7 @@ def parse(smiles: str) -> Any | None:
     """
     from rdkit import Chem
 
-    parameters = Chem.SmilesParserParams()
+    parameters: Any = Chem.SmilesParserParams()
     parameters.parseName = False
     with quiet_rdkit():
         molecule = Chem.MolFromSmiles(smiles, parameters)
