@@ -1,0 +1,13 @@
+"""`dynfusion report DIR`: the readable report again, from its numbers."""
+
+from pathlib import Path
+
+from dynfusion.evaluation.report import rebuild_report
+
+
+def report(folder: str | Path) -> Path:
+    """Makes `report.md` and `report.html` of a folder again from its `report.json`; the path of the HTML file.
+
+    Raises ValueError when the folder has no readable report.
+    """
+    return rebuild_report(Path(folder))
