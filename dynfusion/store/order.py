@@ -175,21 +175,32 @@ class Order:
 
         Raises ValueError for a step outside the epoch.
         """
-        if not 0 <= step < self.steps_per_epoch:
-            raise ValueError(f"step: found {step}, an epoch has steps 0 to {self.steps_per_epoch - 1}")
+        return self.rows_of_steps(epoch, range(step, step + 1), lanes)[0]
+
+    def rows_of_steps(self, epoch: int, steps: range, lanes: range) -> Int64[np.ndarray, "steps lanes*lane_batch_rows"]:
+        """`rows` of consecutive steps, in one go because a call costs more than its rows.
+
+        Raises ValueError for a step outside the epoch.
+        """
+        if not 0 <= steps.start < steps.stop <= self.steps_per_epoch:
+            raise ValueError(
+                f"step: found {steps.start} to {steps.stop - 1}, an epoch has steps 0 to {self.steps_per_epoch - 1}"
+            )
         lane = np.arange(lanes.start, lanes.stop)[:, None]
         start, stop = self._lane_borders[lane], self._lane_borders[lane + 1]
-        position = step * self.lane_batch_rows + np.arange(self.lane_batch_rows)[None]
+        position = np.arange(steps.start * self.lane_batch_rows, steps.stop * self.lane_batch_rows)[None]
         window, inside = np.divmod(position, self.layout.window_rows)
-        if window.min() == window.max():
+        if window[0, 0] == window[0, -1]:
             window = window[:, :1]
         window_start = start + window * self.layout.window_rows
         size = np.minimum(self.layout.window_rows, stop - window_start)
-        key = _window_keys(key_of(self.fingerprint, self.seed, epoch, "window"), lane, window)
-        inside = np.broadcast_to(inside, size.shape)
         if size.min() == size.max():
             size = size[:1, :1]
-        return self._row_at(epoch, window_start + permute(inside, size, key=key)).reshape(-1)
+        key = _window_keys(key_of(self.fingerprint, self.seed, epoch, "window"), lane, window)
+        inside = np.broadcast_to(inside, (len(lanes), position.shape[1]))
+        rows = self._row_at(epoch, window_start + permute(inside, size, key=key))
+        by_lane = rows.reshape(len(lanes), len(steps), self.lane_batch_rows)
+        return np.ascontiguousarray(by_lane.transpose(1, 0, 2)).reshape(len(steps), -1)
 
     def _row_at(self, epoch: int, place: np.ndarray) -> np.ndarray:
         """The row at each place [lanes, n] of the epoch's sequence of permuted blocks.

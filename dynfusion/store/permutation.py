@@ -12,7 +12,8 @@ from jaxtyping import Int64
 from dynfusion.store.hashing import mix
 
 _ROUNDS = 6
-_HALF = np.uint64(32)
+_HALF = np.uint32(16)
+_LARGEST = (1 << 32) - (1 << 16)
 
 Whole = int | np.ndarray
 
@@ -21,7 +22,7 @@ def permute(index: np.ndarray, size: Whole, *, key: Whole) -> Int64[np.ndarray, 
     """Where a keyed pseudo-random permutation of [0, size) sends each index; size and key may differ per element.
 
     Source: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002 (generalised Feistel network and
-    cycle walking). Sizes up to 2**52.
+    cycle walking). Sizes up to 2**32 - 2**16.
     """
     return _walk(index, size, key, inverse=False)
 
@@ -32,49 +33,62 @@ def unpermute(index: np.ndarray, size: Whole, *, key: Whole) -> Int64[np.ndarray
 
 
 def _walk(index: np.ndarray, size: Whole, key: Whole, *, inverse: bool) -> np.ndarray:
-    cell = np.asarray(index).astype(np.uint64)
-    sizes = np.asarray(size, dtype=np.uint64)
-    height = np.ceil(np.sqrt(sizes.astype(np.float64))).astype(np.uint64)
-    width = (sizes + height - np.uint64(1)) // height
-    keys = _round_keys(key)
-    cell = _rounds(cell, height, width, keys, inverse)
-    outside = np.flatnonzero(cell >= sizes)
+    """Everything flat and of one length (or a single number), which is what numpy is fast at."""
+    sizes = np.asarray(size, dtype=np.int64)
+    assert sizes.max() <= _LARGEST, "half a cell number must fit into 16 bits"
+    height = np.ceil(np.sqrt(sizes)).astype(np.int64)
+    width = -(-sizes // height)
+    shape = np.shape(index)
+    sides = [_flat(array.astype(np.uint32), shape) for array in (sizes, height, width)]
+    keys = [_flat(array, shape) for array in _round_keys(key)]
+    cell = _rounds(np.asarray(index).astype(np.uint32).reshape(-1), sides[1], sides[2], keys, inverse)
+    outside = np.flatnonzero(cell >= sides[0])
     while outside.size:
-        parts = [_part(array, cell.shape, outside) for array in (height, width, *keys)]
-        again = _rounds(cell.flat[outside], parts[0], parts[1], parts[2:], inverse)
-        cell.flat[outside] = again
-        outside = outside[again >= _part(sizes, cell.shape, outside)]
-    return cell.astype(np.int64)
+        limit, *parts = [array if array.size == 1 else array[outside] for array in (*sides, *keys)]
+        again = _rounds(cell[outside], parts[0], parts[1], parts[2:], inverse)
+        cell[outside] = again
+        outside = outside[again >= limit]
+    return cell.astype(np.int64).reshape(shape)
 
 
 def _round_keys(key: Whole) -> list[np.ndarray]:
-    keys = np.asarray(key, dtype=np.uint64)[None] if np.ndim(key) == 0 else np.asarray(key, dtype=np.uint64)
-    return [mix(keys ^ np.uint64(number)) for number in range(_ROUNDS)]
+    keys = np.atleast_1d(np.asarray(key, dtype=np.uint64))
+    return [(mix(keys ^ np.uint64(number)) >> np.uint64(32)).astype(np.uint32) for number in range(_ROUNDS)]
 
 
-def _part(array: np.ndarray, shape: tuple[int, ...], chosen: np.ndarray) -> np.ndarray:
-    return array if array.size == 1 else np.broadcast_to(array, shape).flat[chosen]
+def _flat(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return array.reshape(1) if array.size == 1 else np.broadcast_to(array, shape).reshape(-1)
 
 
 def _rounds(
     cell: np.ndarray, height: np.ndarray, width: np.ndarray, keys: list[np.ndarray], inverse: bool
 ) -> np.ndarray:
-    left, right = np.divmod(cell, width)
+    left = cell // width
+    right = cell - left * width
     for number in reversed(range(_ROUNDS)) if inverse else range(_ROUNDS):
         if number % 2 == 0:
             left = _shift(left, right, height, keys[number], inverse)
         else:
             right = _shift(right, left, width, keys[number], inverse)
-    return left * width + right
+    left *= width
+    left += right
+    return left
 
 
 def _shift(side: np.ndarray, other: np.ndarray, size: np.ndarray, key: np.ndarray, inverse: bool) -> np.ndarray:
-    """`side` plus (or minus) a hash of `other`, modulo `size`, without a division."""
-    number = (other ^ key) * np.uint64(0xBF58476D1CE4E5B9)
+    """`side` plus (or minus) a hash of `other`, modulo `size`, without a division.
+
+    Source of the constants: `lowbias32` of Wellons, "Prospecting for hash functions", 2018.
+    """
+    number = other ^ key
     number ^= number >> _HALF
-    number *= np.uint64(0x94D049BB133111EB)
+    number *= np.uint32(0x7FEB352D)
+    number ^= number >> np.uint32(15)
+    number *= np.uint32(0x846CA68B)
     number >>= _HALF
     number *= size
     number >>= _HALF
-    shifted = side + (size - number if inverse else number)
-    return np.where(shifted >= size, shifted - size, shifted)
+    if inverse:
+        np.subtract(size, number, out=number)
+    number += side
+    return np.minimum(number, number - size)  # unsigned: a difference below zero is the larger one
