@@ -92,16 +92,6 @@ def load() -> EmbeddedData:
     )
 
 
-def pool() -> Molecules:
-    """The unlabelled molecules, none of them in a task."""
-    return load().pool
-
-
-def tasks() -> dict[str, LabelledMolecules]:
-    """The labelled sets by name."""
-    return load().tasks
-
-
 def _pool() -> Iterator[_Row]:
     for number, line in enumerate((_rdkit_data() / "NCI" / "first_5K.smi").read_text().splitlines(), start=1):
         yield _Row(f"nci-{number}", line.split("\t")[0].strip())
