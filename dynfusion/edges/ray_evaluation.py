@@ -7,8 +7,7 @@ number of workers, because every task computes on one BLAS thread and the driver
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,23 +26,10 @@ from dynfusion.evaluation.protocol import (
 from dynfusion.evaluation.representations import Encoded
 from dynfusion.evaluation.tasks import TaskData
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done, and of how many."""
+Progress = Callable[[int, int], None]
+"""Called with how many are done, and of how many."""
 Result = TypeVar("Result")
 IN_FLIGHT_PER_CPU = 3
-
-
-@contextmanager
-def ray_for_evaluation(*, workers: int | None = None) -> Iterator[None]:
-    """The running Ray where there is one, else a local one of `workers` CPUs (default all), ended with the block."""
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="warning")
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def map_on_ray(
@@ -112,7 +98,7 @@ def evaluate_on_ray(
         found[missing[job]] = result
         done += 1
         if progress is not None:
-            progress("probes", done, len(groups))
+            progress(done, len(groups))
 
     jobs = []
     for number in missing:
@@ -133,7 +119,7 @@ def fit_imputers_on_ray(pool: Pool, *, settings: ImputerSettings, progress: Prog
     def finished(number: int, ridge: Ridge) -> None:
         ridges[number] = ridge
         if progress is not None:
-            progress("ridge imputers", len(ridges), len(wanted))
+            progress(len(ridges), len(wanted))
 
     map_on_ray(_fit, [(pool, visible, target, settings) for visible, target in wanted], finished=finished)
     return collect(pool, [ridges[number] for number in range(len(wanted))], settings=settings)

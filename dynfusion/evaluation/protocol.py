@@ -46,6 +46,7 @@ PROTOCOL_VERSION = 1
 class EvaluationSettings(Settings):
     """Everything that changes a number of the report."""
 
+    pool: str | None = Field(None, description="dataset the model was trained on, where it moved since training")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="seeds of the probes (their inner folds)")
     probe: ProbeSettings = Field(default_factory=ProbeSettings)
     imputers: ImputerSettings = Field(default_factory=ImputerSettings)

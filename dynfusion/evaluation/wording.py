@@ -96,7 +96,7 @@ def _verdict(found: Mapping[str, Any], name: str | None = None) -> str:
     numbers = f"[{found['low']:+.3f}, {found['high']:+.3f}]"
     size = abs(found["difference"])
     if found["tie"]:
-        return f"{ours} is level with {other} (difference {found['difference']:+.3f} {numbers})"
+        return f"{ours} is level with {other} (difference {found['difference']:+.3f} {numbers})".replace("-0.", "−0.")
     verb = "beats" if found["difference"] > 0 else "loses to"
     bounds = sorted((abs(found["low"]), abs(found["high"])))
     return f"{ours} {verb} {other} by {size:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}] ROC-AUC"

@@ -2,40 +2,75 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dynfusion.edges.ray_evaluation import Progress, evaluate_on_ray, fit_imputers_on_ray, ray_for_evaluation
+from dynfusion.edges.ray_cluster import cluster
+from dynfusion.edges.ray_evaluation import evaluate_on_ray, fit_imputers_on_ray
 from dynfusion.evaluation.assembly import Provenance, build_report
-from dynfusion.evaluation.imputers import Imputers
+from dynfusion.evaluation.imputers import Imputers, Pool
 from dynfusion.evaluation.pool import read_pool
-from dynfusion.evaluation.protocol import EvaluationInputs, EvaluationSettings, plan, require_classes
+from dynfusion.evaluation.protocol import EvaluationInputs, EvaluationSettings, GroupResult, plan, require_classes
 from dynfusion.evaluation.reconstruction import reconstruction_records
-from dynfusion.evaluation.report import write_report
+from dynfusion.evaluation.report import read_report, terminal_table, write_report
 from dynfusion.evaluation.representations import encode_task, matched, standardised
 from dynfusion.evaluation.tasks import TaskData, read_task
+from dynfusion.evaluation.wording import summary
 from dynfusion.fusion.api import FusionModel
+from dynfusion.settings import build, parse_overrides
 from dynfusion.store.dataset import open_dataset
+from dynfusion.verbs.display import console, progress
+from dynfusion.verbs.labelled_csv import pack_csv
 
 PACKAGES = ("dynfusion", "numpy", "scipy", "scikit-learn", "torch", "ray")
 
 
 def evaluate(
+    model: str | Path, *, tasks: str, out: str | Path, overrides: Iterable[str] = (), debug: bool = False
+) -> Path:
+    """`evaluate_model` from a command line: `tasks` is NAME=URI_OR_CSV[,...], overrides are evaluation settings.
+
+    Raises ValueError for tasks that are not NAME=URI_OR_CSV, wrong settings, and as `evaluate_model` does.
+    """
+    settings = build(EvaluationSettings, parse_overrides(overrides))
+    named = parse_tasks(tasks)
+    encoders = FusionModel.load(model).modalities
+    packed = {
+        name: pack_csv(name, Path(uri), encoders=encoders, out=Path(out)) if uri.lower().endswith(".csv") else uri
+        for name, uri in named.items()
+    }
+    with cluster(debug=debug):
+        return evaluate_model(model, tasks=packed, out=out, settings=settings)
+
+
+def parse_tasks(text: str) -> dict[str, str]:
+    """`"a=packed/a,b=b.csv"` as a mapping. Raises ValueError for anything else, and for a name given twice."""
+    tasks: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, uri = part.strip().partition("=")
+        if not (name and equals and uri):
+            raise ValueError(
+                f"tasks: found {part.strip()!r}, expected NAME=URI_OR_CSV, such as freesolv=packed/freesolv"
+            )
+        if name in tasks:
+            raise ValueError(f"tasks: {name} is given twice, each name stands for one data set")
+        tasks[name] = uri
+    return tasks
+
+
+def evaluate_model(
     model_folder: str | Path,
-    tasks: Mapping[str, str | Path],
     *,
+    tasks: Mapping[str, str | Path],
     out: str | Path,
     settings: EvaluationSettings,
-    pool_uri: str | Path | None = None,
-    workers: int | None = None,
-    progress: Progress | None = None,
 ) -> Path:
-    """Evaluates the model of a folder on packed, labelled datasets by name; the folder with the report.
+    """Evaluates the model of a folder on packed, labelled datasets by name; returns the page of the report in `out`.
 
-    `pool_uri` is the dataset that the model was trained on, by default where training.json says. Cells run on the Ray
-    that is running, else on a local one of `workers` CPUs. Called again after being killed, it continues.
+    Rivals are fitted on the dataset that the model was trained on: `settings.pool`, else where training.json says.
+    Needs a running Ray. Called again after being killed, it continues.
 
     Raises ValueError when model, pool and tasks do not belong together or a task has no classes.
     """
@@ -43,20 +78,37 @@ def evaluate(
     if not tasks:
         raise ValueError("tasks: found none, give at least one NAME=URI")
     model, training = FusionModel.load(folder), _read_training(folder)
-    raw = {name: matched(require_classes(read_task(name, open_dataset(uri))), model) for name, uri in tasks.items()}
-    with ray_for_evaluation(workers=workers):
-        imputers = _imputers(model, training, pool_uri, settings, progress)
-        inputs = _inputs(model, folder.resolve().name, raw, imputers, settings)
-        groups = plan(inputs, models=[folder.resolve().name])
-        results = evaluate_on_ray(groups, inputs, out, progress=progress)
-    rebuilt = [
-        record
-        for task in raw.values()
-        for record in reconstruction_records(model, task, imputers, settings=settings.statistics)
-    ]
-    provenance = Provenance((folder.resolve().name,), training, versions())
-    write_report(out, build_report(results, rebuilt, inputs, provenance=provenance))
-    return out
+    name = folder.resolve().name
+    raw = [matched(require_classes(read_task(task, open_dataset(uri))), model) for task, uri in tasks.items()]
+    with progress("fit ridge imputers") as advance:
+        pool = _pool(model, training, settings)
+        imputers = fit_imputers_on_ray(pool, settings=settings.imputers, progress=advance)
+    with progress("embed tasks") as advance:
+        inputs = _inputs(model, name, raw, imputers, settings)
+    with progress("fit and score probes") as advance:
+        results = evaluate_on_ray(plan(inputs, models=[name]), inputs, out, progress=advance)
+    return _write(model, raw, results, inputs, Provenance((name,), training, versions()), out)
+
+
+def _write(
+    model: FusionModel,
+    raw: list[TaskData],
+    results: list[GroupResult],
+    inputs: EvaluationInputs,
+    provenance: Provenance,
+    out: Path,
+) -> Path:
+    how = inputs.settings.statistics
+    with progress("score reconstruction and write the report"):
+        records = [
+            record for task in raw for record in reconstruction_records(model, task, inputs.imputers, settings=how)
+        ]
+        write_report(out, build_report(results, records, inputs, provenance=provenance))
+    written = read_report(out)
+    console.print(terminal_table(written))
+    for sentence in summary(written):
+        console.print(sentence[0].upper() + sentence[1:])
+    return out / "report.html"
 
 
 def versions() -> dict[str, str]:
@@ -80,35 +132,28 @@ def _read_training(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not readable as JSON, {error}") from None
 
 
-def _imputers(
-    model: FusionModel,
-    training: Mapping[str, Any],
-    pool_uri: str | Path | None,
-    settings: EvaluationSettings,
-    progress: Progress | None,
-) -> Imputers:
+def _pool(model: FusionModel, training: Mapping[str, Any], settings: EvaluationSettings) -> Pool:
     data = training.get("data", {})
-    uri = pool_uri if pool_uri is not None else data.get("uri")
+    uri = settings.pool or data.get("uri")
     if uri is None:
-        raise ValueError("pool: the model folder has no training.json that names its training data, give it by hand")
+        raise ValueError("setting pool: the model folder has no training.json that names its data, give pool=URI")
     dataset = open_dataset(uri)
-    if data.get("fingerprint") not in (None, dataset.manifest.fingerprint):
+    expected = data.get("fingerprint", dataset.manifest.fingerprint)
+    if expected != dataset.manifest.fingerprint:
         raise ValueError(
-            f"pool {uri}: its fingerprint is {dataset.manifest.fingerprint}, the model was trained on {data['fingerprint']}"
+            f"pool {uri}: its fingerprint is {dataset.manifest.fingerprint}, the model was trained on {expected}"
         )
-    pool = read_pool(
-        dataset, modalities=model.modalities, statistics=model.statistics(), max_rows=settings.imputers.pool_rows
-    )
-    return fit_imputers_on_ray(pool, settings=settings.imputers, progress=progress)
+    max_rows = settings.imputers.pool_rows
+    return read_pool(dataset, modalities=model.modalities, statistics=model.statistics(), max_rows=max_rows)
 
 
 def _inputs(
-    model: FusionModel, name: str, raw: Mapping[str, TaskData], imputers: Imputers, settings: EvaluationSettings
+    model: FusionModel, name: str, raw: list[TaskData], imputers: Imputers, settings: EvaluationSettings
 ) -> EvaluationInputs:
     statistics = model.statistics()
     return EvaluationInputs(
-        tasks={task.name: standardised(task, statistics) for task in raw.values()},
+        tasks={task.name: standardised(task, statistics) for task in raw},
         imputers=imputers,
-        encoded={(task.name, name): encode_task(model, task) for task in raw.values()},
+        encoded={(task.name, name): encode_task(model, task) for task in raw},
         settings=settings,
     )
