@@ -108,7 +108,8 @@ class Dataset:
         Raises ValueError for row numbers outside the part.
         """
         total = self.manifest.rows if part == "train" else self.manifest.holdout_rows
-        numbers = np.arange(total)[rows] if isinstance(rows, slice) or rows is None else np.asarray(rows)
+        rows = slice(None) if rows is None else rows
+        numbers = np.arange(total)[rows] if isinstance(rows, slice) else np.asarray(rows)
         if len(numbers) and not (numbers.min() >= 0 and numbers.max() < total):
             raise ValueError(f"rows of {part}: found {numbers.min()} to {numbers.max()}, allowed are 0 to {total - 1}")
         numbers = numbers.astype(np.int64).reshape(-1)

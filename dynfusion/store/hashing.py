@@ -55,4 +55,4 @@ def _hash_piece(strings: pa.Array, key: int) -> UInt64[np.ndarray, " rows"]:
     numbers = mix((place.astype(np.uint64) << np.uint64(8) | data) ^ np.uint64(key))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(numbers, dtype=np.uint64)])
     ends = offsets - offsets[0]
-    return mix((sums[ends[1:]] - sums[ends[:-1]]) ^ mix(lengths.astype(np.uint64)))
+    return mix((sums[ends[1:]] - sums[ends[:-1]]) ^ mix(lengths.astype(np.uint64) ^ np.uint64(key)))

@@ -12,12 +12,13 @@ from dynfusion.store.order import Layout
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+NAME_PATTERN = r"^[A-Za-z0-9_.+-]+$"
 
 
 class ModalitySpec(Settings):
     """One modality. Statistics are float64 over the training rows where it is present, one number per dimension."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
+    name: str = Field(pattern=NAME_PATTERN)
     dim: int = Field(ge=1)
     encoder: str = Field(description="what made the vectors, in one line; empty when unknown")
     mean: tuple[float, ...]

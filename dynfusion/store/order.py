@@ -67,7 +67,7 @@ def choose_layout(rows: int, *, block_rows: int | None = None, lanes: int | None
     return Layout(rows, block_rows, lanes, window_blocks)
 
 
-def even_split(total: int, parts: int) -> Int64[np.ndarray, " parts+1"]:
+def even_split(total: int, parts: int) -> Int64[np.ndarray, " borders"]:
     """Borders that cut [0, total) into contiguous parts whose sizes differ by at most one, the longer ones first."""
     return np.arange(parts + 1) * (total // parts) + np.minimum(np.arange(parts + 1), total % parts)
 
@@ -170,14 +170,14 @@ class Order:
     def _lane_borders(self) -> np.ndarray:
         return even_split(self.layout.rows, self.layout.lanes)
 
-    def rows(self, epoch: int, step: int, lanes: range) -> Int64[np.ndarray, " lanes*lane_batch_rows"]:
+    def rows(self, epoch: int, step: int, lanes: range) -> Int64[np.ndarray, " rows"]:
         """Row numbers that these lanes give to one step, lane after lane.
 
         Raises ValueError for a step outside the epoch.
         """
         return self.rows_of_steps(epoch, range(step, step + 1), lanes)[0]
 
-    def rows_of_steps(self, epoch: int, steps: range, lanes: range) -> Int64[np.ndarray, "steps lanes*lane_batch_rows"]:
+    def rows_of_steps(self, epoch: int, steps: range, lanes: range) -> Int64[np.ndarray, "steps rows"]:
         """`rows` of consecutive steps, in one go because a call costs more than its rows.
 
         Raises ValueError for a step outside the epoch.

@@ -8,6 +8,7 @@ Everything is written into a hidden sibling folder that takes the target's name 
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from dynfusion.store.cells import OnBad, ZeroRows, find_reasons
 from dynfusion.store.join import choose_held_out, join
 from dynfusion.store.manifest import (
     FORMAT_VERSION,
+    NAME_PATTERN,
     FileSpec,
     Manifest,
     ModalitySpec,
@@ -74,6 +76,9 @@ class PackInputs:
     def __post_init__(self) -> None:
         if not self.modalities:
             raise ValueError("modalities: found none, at least one NAME=PATH is needed")
+        wrong = [name for name in self.modalities if not re.match(NAME_PATTERN, name)]
+        if wrong:
+            raise ValueError(f"modality {wrong[0]}: a name is made of letters, digits and any of _ . + -")
         if self.table is None and (self.labels or self.split_column):
             raise ValueError("labels and split: they are columns of a table, and no table was given")
         reserved = {"id", "smiles", "group"}

@@ -34,7 +34,7 @@ def unpermute(index: np.ndarray, size: Whole, *, key: Whole) -> Int64[np.ndarray
 
 def _walk(index: np.ndarray, size: Whole, key: Whole, *, inverse: bool) -> np.ndarray:
     """Everything flat and of one length (or a single number), which is what numpy is fast at."""
-    sizes = np.asarray(size, dtype=np.int64)
+    sizes = np.atleast_1d(np.asarray(size, dtype=np.int64))
     assert sizes.max() <= _LARGEST, "half a cell number must fit into 16 bits"
     height = np.ceil(np.sqrt(sizes)).astype(np.int64)
     width = -(-sizes // height)

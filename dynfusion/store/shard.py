@@ -75,7 +75,7 @@ def check_shard(path: Path, geometry: Geometry, *, size: int, num_blocks: int, n
     if header.geometry() != geometry:
         raise ValueError(f"shard {path}: its blocks are laid out differently from what the manifest says")
     last = geometry.first_block + (num_blocks - 1) * geometry.block_bytes
-    if bytes(content[last : last + 4]) != _CONTINUATION:
+    if bytes(content[last : last + 8]) != bytes(content[geometry.first_block :][:8]):  # the size of its header too
         raise ValueError(f"shard {path}: block {num_blocks - 1} does not start at byte {last} as the manifest says")
     with pa.memory_map(str(path)) as source:
         fields = pa.ipc.open_file(source).schema.names

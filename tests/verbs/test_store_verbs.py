@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynfusion.verbs.inspect import inspect
+from dynfusion.verbs.pack import pack
+from dynfusion.verbs.verify import verify
+from tests.store.sources import DIMS, write_sources
+
+
+def pack_command(modalities: list[str], out: Path, **changes: Any) -> Any:
+    options = {
+        "table": None, "id_column": "id", "labels": [], "split_column": None, "on_bad": "error", "zero_rows": "keep",
+        "holdout": 0.0, "seed": 0,
+    }  # fmt: skip
+    return pack(modalities=modalities, out=str(out), **{**options, **changes})
+
+
+def sources(folder: Path) -> list[str]:
+    return [f"{name}={path}" for name, path in write_sources(folder, 300).items()]
+
+
+def test_pack_inspect_and_verify_tell_the_same_story(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = pack_command(sources(tmp_path / "sources"), tmp_path / "packed", holdout=0.1)
+    said = capsys.readouterr().out
+    assert f"{manifest.rows} training rows, {manifest.holdout_rows} held out" in said
+    inspect(str(tmp_path / "packed"), as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["fingerprint"] == manifest.fingerprint
+    assert told["bytes"] == sum(
+        path.stat().st_size
+        for path in (tmp_path / "packed").iterdir()
+        if path.name not in ("manifest.json", "inputs.json")
+    )
+    assert [(m["name"], m["dim"]) for m in told["modalities"]] == list(DIMS.items())
+    for entry in told["modalities"]:
+        assert entry["present_rate"] == entry["present_rows"] / told["rows"]
+    inspect(str(tmp_path / "packed"))
+    table = capsys.readouterr().out
+    assert manifest.fingerprint in table
+    assert all(name in table for name in DIMS)
+    assert verify(str(tmp_path / "packed")) == []
+    assert f"all {len(manifest.files)} files are right" in capsys.readouterr().out
+
+
+def test_verify_prints_every_problem_it_returns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = pack_command(sources(tmp_path / "sources"), tmp_path / "packed")
+    (tmp_path / "packed" / manifest.shards[0].path).unlink()
+    capsys.readouterr()
+    problems = verify(str(tmp_path / "packed"))
+    assert capsys.readouterr().out.splitlines() == problems == [f"{tmp_path / 'packed' / 'train-00000.arrow'}: missing"]
+
+
+def test_wrong_use_of_pack_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    for modalities, sentence in [
+        (["morgan"], "modality 'morgan': expected NAME=PATH"),
+        (["a=x", "a=y"], "modality a: given twice"),
+        ([], "modalities: found none"),
+        (["a/b=x"], "modality a/b: a name is made of letters"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            pack_command(modalities, tmp_path / "packed")
+    with pytest.raises(ValueError, match="setting on_bad: found 'ignore'"):
+        pack_command(["a=x"], tmp_path / "packed", on_bad="ignore")
+    with pytest.raises(ValueError, match=r"setting holdout: found 1\.5"):
+        pack_command(["a=x"], tmp_path / "packed", holdout=1.5)
