@@ -1,7 +1,7 @@
 """The model as a person uses it in a notebook: named arrays in, arrays out, a folder to keep it in.
 
-    model = FusionModel.load("model")
-    fused = model.encode({"morgan": a, "selfies": b})          # a modality left out is absent for every row
+model = FusionModel.load("model")
+fused = model.encode({"morgan": a, "selfies": b})          # a modality left out is absent for every row
 """
 
 import json
@@ -57,7 +57,9 @@ class FusionModel:
         """The fused embedding of every row, float32."""
         return np.concatenate([fused.numpy() for fused, _ in self._run(embeddings, present)])
 
-    def attention(self, embeddings: Embeddings, present: Presence | None = None) -> Float[np.ndarray, "rows modalities"]:
+    def attention(
+        self, embeddings: Embeddings, present: Presence | None = None
+    ) -> Float[np.ndarray, "rows modalities"]:
         """How much each modality contributed: weights that sum to 1 over a row, 0 where absent, float32."""
         return np.concatenate([attention.numpy() for _, attention in self._run(embeddings, present)])
 
@@ -85,7 +87,7 @@ class FusionModel:
         """Write `config.json` and `model.safetensors` into `folder`, made if need be."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        save_weights(self.network, target)
+        save_weights(self.network, self.network.state_dict(), target)
         return target
 
     @classmethod
@@ -111,10 +113,14 @@ class FusionModel:
         attention = self.network.attend(projections, visible)
         return fuse(projections, attention, visible), attention
 
-    def _gather(self, embeddings: Embeddings, present: Presence) -> tuple[list[Tensor], Bool[Tensor, "rows modalities"]]:
+    def _gather(
+        self, embeddings: Embeddings, present: Presence
+    ) -> tuple[list[Tensor], Bool[Tensor, "rows modalities"]]:
         for name in (*embeddings, *present):
             if name not in self.modalities:
-                raise ValueError(f"modality {name!r}: not known to this model, allowed are {', '.join(self.modalities)}")
+                raise ValueError(
+                    f"modality {name!r}: not known to this model, allowed are {', '.join(self.modalities)}"
+                )
         given = {name: torch.as_tensor(value) for name, value in embeddings.items() if value is not None}
         if not given:
             raise ValueError(f"embeddings: found none, give at least one of {', '.join(self.modalities)}")
@@ -155,10 +161,10 @@ def _checked(
     return value, column
 
 
-def save_weights(network: FusionNetwork, folder: Path) -> None:
-    """`config.json` and `model.safetensors` of `network` in an existing folder."""
+def save_weights(network: FusionNetwork, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """`config.json` of `network` and `model.safetensors` of `weights`, its state, in an existing folder."""
     config = {"format": FORMAT, "modalities": network.widths, "settings": network.settings.model_dump(mode="json")}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     save_file(tensors, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -174,7 +180,9 @@ def load_network(folder: Path) -> FusionNetwork:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"model {folder / WEIGHTS}: does not fit {CONFIG}, {str(error).splitlines()[-1].strip()}") from None
+        raise ValueError(
+            f"model {folder / WEIGHTS}: does not fit {CONFIG}, {str(error).splitlines()[-1].strip()}"
+        ) from None
     return network
 
 

@@ -40,10 +40,18 @@ class LossSettings(Settings):
         0.25, ge=0, description="robust: weight of reconstructing what was visible, beside what was hidden"
     )
     cosine_weight: float = Field(0.5, ge=0, description="robust: weight of 1 - cosine beside the squared error")
-    entropy_floor: float = Field(0.5, ge=0, le=1, description="robust: normalised attention entropy below it is penalised")
-    balance_weight: float = Field(0.1, ge=0, description="robust: weight of balanced mean attention in the entropy term")
-    gate_deviation: float = Field(0.05, ge=0, le=0.5, description="robust: a gate's deviation over rows below it is penalised")
-    temperature: float = Field(0.07, gt=0, le=1, description="robust: temperature of the contrast at the start; it is learned")
+    entropy_floor: float = Field(
+        0.5, ge=0, le=1, description="robust: normalised attention entropy below it is penalised"
+    )
+    balance_weight: float = Field(
+        0.1, ge=0, description="robust: weight of balanced mean attention in the entropy term"
+    )
+    gate_deviation: float = Field(
+        0.05, ge=0, le=0.5, description="robust: a gate's deviation over rows below it is penalised"
+    )
+    temperature: float = Field(
+        0.07, gt=0, le=1, description="robust: temperature of the contrast at the start; it is learned"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,210 @@
+"""`dynfusion <verb>`: what a person types, turned into one call of a function in `dynfusion.verbs`.
+
+Only this file knows the command line, and it imports no heavy library: `--help` answers at once. A verb's module is
+imported when that verb is run. Exit codes: 0 done, 1 ran and failed, 2 wrong use.
+"""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+app = typer.Typer(
+    name="dynfusion",
+    help="Fuse pretrained molecular embeddings into one that keeps working when some of them are missing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Settings that differ from the run file.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write; appears whole or not at all.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error and the workers' output.")
+    ] = False,
+) -> None:
+    """Fuse pretrained molecular embeddings into one that keeps working when some of them are missing."""
+
+
+@app.command(epilog="Example: dynfusion demo --out demo")
+def demo(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("demo"),
+) -> None:
+    """Run everything once, from molecules to the report, on real molecules that come with installed packages."""
+    _call("demo", out, debug=context.find_root().params["debug"])
+
+
+@app.command(
+    epilog="Example: dynfusion embed --input molecules.csv --smiles-column smiles --encoder morgan --out morgan/"
+)
+def embed(
+    input: Annotated[Path, typer.Option("--input", help="CSV file with a header.")],
+    encoder: Annotated[str, typer.Option("--encoder", help="morgan, descriptors or selfies-ngrams.")],
+    out: Out,
+    smiles_column: Annotated[str, typer.Option("--smiles-column", help="Column of SMILES.")] = "smiles",
+    id_column: Annotated[
+        str | None, typer.Option("--id-column", help="Column of ids; by default rows are numbered.")
+    ] = None,
+    on_bad: Annotated[
+        str, typer.Option("--on-bad", help="error or absent: what an unreadable SMILES becomes.")
+    ] = "error",
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes; by default one a core.")] = None,
+) -> None:
+    """Encode the molecules of a CSV file with one encoder."""
+    _call(
+        "embed",
+        input=input,
+        smiles_column=smiles_column,
+        id_column=id_column,
+        encoder=encoder,
+        out=out,
+        on_bad=on_bad,
+        workers=workers,
+    )
+
+
+@app.command(epilog="Example: dynfusion pack --modality morgan=morgan/ --modality selfies=vectors.parquet --out packed")
+def pack(
+    modality: Annotated[
+        list[str],
+        typer.Option("--modality", metavar="NAME=PATH", help="A folder of `embed` or a Parquet file; repeatable."),
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="URI", help="Folder of the packed data set.")],
+    table: Annotated[
+        Path | None, typer.Option("--table", help="CSV or Parquet with ids, SMILES, labels, split.")
+    ] = None,
+    id_column: Annotated[str, typer.Option("--id-column", help="The table's column of ids.")] = "id",
+    labels: Annotated[str | None, typer.Option("--labels", metavar="A,B", help="The table's label columns.")] = None,
+    split_column: Annotated[
+        str | None, typer.Option("--split-column", help="The table's column of train, valid, test.")
+    ] = None,
+    on_bad: Annotated[
+        str, typer.Option("--on-bad", help="error or absent: what a value that is not finite or too large becomes.")
+    ] = "error",
+    zero_rows: Annotated[str, typer.Option("--zero-rows", help="keep or absent: what a row of zeros means.")] = "keep",
+    holdout: Annotated[
+        float, typer.Option("--holdout", help="Share of molecules kept out of training and statistics.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the shuffle.")] = 0,
+) -> None:
+    """Join embeddings by id and write one shuffled, checksummed data set."""
+    _call(
+        "pack",
+        modalities=modality,
+        table=table,
+        id_column=id_column,
+        labels=labels.split(",") if labels else [],
+        split_column=split_column,
+        out=out,
+        on_bad=on_bad,
+        zero_rows=zero_rows,
+        holdout=holdout,
+        seed=seed,
+    )
+
+
+@app.command(epilog="Example: dynfusion inspect packed --json")
+def inspect(
+    uri: Annotated[str, typer.Argument(help="A packed data set.")],
+    json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Say what a packed data set holds: modalities, dimensions, rows, present rates, encoders, fingerprint."""
+    _call("inspect", uri, as_json=json)
+
+
+@app.command(epilog="Example: dynfusion verify packed")
+def verify(uri: Annotated[str, typer.Argument(help="A packed data set.")]) -> None:
+    """Check every checksum of a packed data set; exit 1 and name the file when one is wrong."""
+    if _call("verify", uri):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: dynfusion train jobs/runs/demo.toml data.uri=packed loss.alignment=0.1")
+def train(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="Run file (TOML).")],
+    overrides: Overrides = None,
+) -> None:
+    """Train a model, or continue a run that was interrupted."""
+    _call("train", run, overrides or [], debug=context.find_root().params["debug"])
+
+
+@app.command(epilog="Example: dynfusion evaluate --model runs/demo/model --tasks freesolv=tasks/freesolv --out report")
+def evaluate(
+    context: typer.Context,
+    model: Annotated[Path, typer.Option("--model", help="Model folder.")],
+    tasks: Annotated[
+        str,
+        typer.Option("--tasks", metavar="NAME=URI[,...]", help="Packed, labelled data sets, or CSV files with SMILES."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for cells and report.")] = Path("report"),
+    overrides: Overrides = None,
+) -> None:
+    """Measure a model under every pattern of missing modalities, beside its rivals, and write the report."""
+    _call("evaluate", model, tasks=tasks, out=out, overrides=overrides or [], debug=context.find_root().params["debug"])
+
+
+@app.command(epilog="Example: dynfusion export --checkpoint runs/demo/checkpoint-00000200-001 --out model")
+def export(
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Checkpoint folder of a run.")],
+    out: Out,
+) -> None:
+    """Write the plain model folder of a checkpoint; needs neither DeepSpeed nor Ray."""
+    _call("export", checkpoint, out)
+
+
+@app.command(epilog="Example: dynfusion report report/")
+def report(folder: Annotated[Path, typer.Argument(help="Folder with a report.json.")]) -> None:
+    """Write report.md and report.html again from report.json."""
+    _call("report", folder)
+
+
+@config_app.command("show", epilog="Example: dynfusion config show jobs/runs/demo.toml train.epochs=3")
+def config_show(run: Annotated[Path, typer.Argument(help="Run file (TOML).")], overrides: Overrides = None) -> None:
+    """Print the full tree of a run's settings with the defaults filled in, as TOML."""
+    _call("config_show", run, overrides or [])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. An error is one sentence; `--debug` shows where it arose."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        code = app(
+            args=["--debug"] * debug + [word for word in words if word != "--debug"],
+            prog_name="dynfusion",
+            standalone_mode=False,
+        )
+    except TyperException as error:
+        error.show()
+        return 2
+    except (ValueError, OSError, ImportError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _call(verb: str, *positional: Any, **named: Any) -> Any:
+    """The one dispatch: import the verb's module and call its function of the same name."""
+    function = getattr(importlib.import_module(f"dynfusion.verbs.{verb}"), verb)
+    return function(*positional, **named)

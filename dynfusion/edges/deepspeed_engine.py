@@ -1,0 +1,122 @@
+"""DeepSpeed behind the loop's engine. DeepSpeed itself is imported when an engine is made: inside a training worker.
+
+Two ways in which it silently differs from plain torch are closed here: it clips at 1.0 unless told otherwise, and its
+backward divides by the accumulation steps once more unless `scale_wrt_gas=False`.
+"""
+
+import logging
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dynfusion.fusion.batch import Batch
+from dynfusion.fusion.objective import FusionObjective
+from dynfusion.training.config import EngineSettings, TrainSettings
+from dynfusion.training.engine import make_optimizer, set_learning_rate, sum_over_ranks
+
+TAG = "deepspeed"
+RESERVED = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "scheduler",
+    "zero_optimization.stage",
+    "torch_autocast",
+)
+
+
+class DeepSpeedEngine:
+    """ZeRO stages 0 to 3 over the process group that is already there."""
+
+    def __init__(
+        self, objective: FusionObjective, train: TrainSettings, engine: EngineSettings, device: torch.device
+    ) -> None:
+        deepspeed = import_deepspeed(device)
+        objective = objective.to(device)
+        self.stage = engine.zero_stage
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=objective,
+            optimizer=make_optimizer(objective, train),
+            config=configuration(train, engine),
+        )
+        self.gathered = deepspeed.zero.GatheredParameters if engine.zero_stage == 3 else None
+        self.micro_batches = 0
+        self.device = device
+        self.rank = torch.distributed.get_rank()
+        self.world_size = torch.distributed.get_world_size()
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.engine(batch)
+
+    def backward(self, loss: Tensor) -> None:
+        """One micro-batch. DeepSpeed wants its own `step` after each; before the last one that only counts."""
+        self.engine.backward(loss, scale_wrt_gas=False)
+        self.micro_batches += 1
+        if self.micro_batches % self.engine.gradient_accumulation_steps() != 0:
+            self.engine.step()
+
+    def step(self, learning_rate: float) -> float:
+        set_learning_rate(self.optimizer, learning_rate)
+        if self.stage == 0:  # DeepSpeed does not tell the norm at stage 0; gradients are averaged by now
+            norm = torch.nn.utils.get_total_norm(p.grad for p in self.engine.module.parameters() if p.grad is not None)
+            self.engine.step()
+            return float(norm)
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def sum(self, vector: Float[Tensor, " entries"]) -> Float[Tensor, " entries"]:
+        return sum_over_ranks(vector, self.world_size)
+
+    def weights(self) -> dict[str, Tensor]:
+        parameters = list(self.engine.module.parameters())
+        whole = self.gathered(parameters) if self.gathered else nullcontext()
+        with whole:
+            return {name: tensor.detach().cpu().clone() for name, tensor in self.engine.module.state_dict().items()}
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+
+    def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
+        if path is None:
+            raise ValueError(f"checkpoint {folder}: holds nothing that DeepSpeed stage {self.stage} can load")
+
+
+def configuration(train: TrainSettings, engine: EngineSettings) -> dict[str, Any]:
+    """DeepSpeed's configuration: everything that decides numbers is written out, `engine.deepspeed` adds the rest.
+
+    Raises ValueError when `engine.deepspeed` names a key that this project's own settings decide.
+    """
+    extra = {name: value for name, value in engine.deepspeed.items() if name != "zero_optimization"}
+    zero = dict(engine.deepspeed.get("zero_optimization", {}))
+    for name in (*extra, *(f"zero_optimization.{key}" for key in zero)):
+        if name in RESERVED:
+            raise ValueError(f"setting engine.deepspeed.{name}: decided by dynfusion's own settings, leave it out")
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # nominal: rows per rank may differ, and the loss is already divided
+        "gradient_accumulation_steps": train.accumulation,
+        "gradient_clipping": train.gradient_clipping,
+        "zero_optimization": {"stage": engine.zero_stage, **zero},
+        "torch_autocast": {"enabled": engine.precision == "bf16", "dtype": "bfloat16"},
+        "steps_per_print": 1_000_000_000,
+        **extra,
+    }
+
+
+def import_deepspeed(device: torch.device) -> Any:
+    """The library, with its JIT-compiled CPU collective switched off: gloo does, and no compiler is needed."""
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

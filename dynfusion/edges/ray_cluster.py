@@ -1,0 +1,47 @@
+"""The Ray cluster a command runs on: the one that RAY_ADDRESS names, else a local one for as long as it is needed."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+
+
+@contextmanager
+def cluster(*, cpus: int = 1, debug: bool = False) -> Iterator[None]:
+    """Connected to Ray inside the block; a connection that was there before is used and left alone.
+
+    A local cluster offers `cpus` CPUs, or the machine's own number if that is larger.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = {"logging_level": logging.WARNING, "log_to_driver": debug or "RAY_ADDRESS" in os.environ}
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(**quiet)
+    else:
+        ray.init(num_cpus=max(cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def wait_for(bundles: list[dict[str, float]], *, deadline_seconds: float) -> None:
+    """Return once the cluster can give these resources at the same time; an autoscaler is asked for them.
+
+    Raises ValueError after the deadline, saying what was asked for and what the cluster has.
+    """
+    group = placement_group(bundles, strategy="PACK")
+    try:
+        if not group.wait(timeout_seconds=deadline_seconds):
+            has = {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
+            raise ValueError(
+                f"cluster: asked for {len(bundles)} workers with {bundles[0]} each, found {has} in all after "
+                f"{deadline_seconds:.0f} seconds (cluster.start_deadline_seconds)"
+            )
+    finally:
+        remove_placement_group(group)

@@ -1,0 +1,49 @@
+"""The composed tree of one run: every settings model beside the code it drives, put together once."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dynfusion.evaluation.protocol import EvaluationSettings
+from dynfusion.fusion.losses import LossSettings
+from dynfusion.fusion.masking import MaskingSettings
+from dynfusion.fusion.model import ModelSettings
+from dynfusion.settings import Settings, build, fingerprint, parse_overrides, read_toml
+from dynfusion.training.config import ClusterSettings, DataSettings, EngineSettings, TrainSettings
+
+
+class RunSettings(Settings):
+    """Everything a run file may say."""
+
+    data: DataSettings
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    masking: MaskingSettings = MaskingSettings()
+    train: TrainSettings = TrainSettings()
+    engine: EngineSettings = EngineSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+def read_run(path: str | Path, overrides: Iterable[str] = ()) -> RunSettings:
+    """The tree of a run file with the command line's `name=value` on top.
+
+    A run that names no `cluster.name` is called after its file. Raises ValueError naming the first wrong setting.
+    """
+    name: dict[str, Any] = {"cluster": {"name": Path(path).stem}}
+    return build(RunSettings, name, read_toml(path), parse_overrides(overrides))
+
+
+def identity(settings: RunSettings) -> str:
+    """The fingerprint of what decides a run's numbers: not where it is kept, how it is watched or how it is evaluated.
+
+    The number of workers belongs to it since rounding differs; the global batches do not depend on it.
+    """
+    train = settings.train.model_copy(update={"keep_checkpoints": 1})
+    cluster = ClusterSettings(workers=settings.cluster.workers, gpus=settings.cluster.gpus)
+    data = DataSettings(uri="-", group_rows=settings.data.group_rows)
+    return fingerprint(
+        settings.model_copy(
+            update={"data": data, "train": train, "cluster": cluster, "evaluation": EvaluationSettings()}
+        )
+    )

@@ -1,0 +1,72 @@
+"""The settings of a training run beside the model's and the losses' own: data, optimisation, engine, workers."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dynfusion.settings import Settings
+from dynfusion.store.feed import FeedSettings
+
+
+class DataSettings(Settings):
+    """Which packed data set is read, and how."""
+
+    uri: str = Field(description="folder of the packed data set")
+    group_rows: int | None = Field(
+        None,
+        ge=2,
+        description="rows of a contrast group; by default as many lanes as give at most 512 rows and 8 groups",
+    )
+    feed: FeedSettings = FeedSettings()
+
+
+class TrainSettings(Settings):
+    """The optimisation. Steps are optimizer steps; a step sees one global batch."""
+
+    epochs: int = Field(10, ge=1, description="passes over the data set")
+    global_batch_rows: int = Field(4096, ge=2, description="molecules per step, over all workers")
+    accumulation: int = Field(1, ge=1, description="micro-batches per step and worker")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
+    warmup_share: float = Field(
+        0.05, ge=0, lt=1, description="share of all steps during which it climbs from 0, linearly"
+    )
+    final_share: float = Field(
+        0.01, ge=0, le=1, description="learning rate at the end, as a share of the peak; cosine between"
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, description="AdamW's decay of matrices; biases and the temperature have none"
+    )
+    gradient_clipping: float = Field(1.0, ge=0, description="largest gradient norm; 0 never clips")
+    seed: int = Field(0, ge=0, description="of the weights, the order and the masks")
+    log_every_steps: int = Field(20, ge=1, description="steps between two records of the history")
+    checkpoint_every_steps: int = Field(500, ge=1, description="steps between two checkpoints")
+    keep_checkpoints: int = Field(2, ge=1, description="how many of the latest checkpoints stay")
+
+
+class EngineSettings(Settings):
+    """What runs backward passes and optimizer steps."""
+
+    kind: Literal["deepspeed", "torch"] = Field(
+        "deepspeed", description="DeepSpeed, or plain torch as the measured control"
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0, description="DeepSpeed's ZeRO stage; 0 is the fastest for models this small"
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: autocast with fp32 parameters, in both engines"
+    )
+    deepspeed: dict[str, Any] = Field({}, description="further keys of DeepSpeed's own configuration, passed through")
+
+
+class ClusterSettings(Settings):
+    """Who works, and where the run is kept."""
+
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run in `storage`; its resume key"
+    )
+    storage: str = Field("runs", description="folder that every worker can reach")
+    workers: int = Field(2, ge=1, description="training processes")
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker; also its number of threads")
+    gpus: bool = Field(False, description="one GPU for every worker")
+    max_failures: int = Field(3, ge=0, description="how often a failed worker group is started again")
+    start_deadline_seconds: float = Field(300, gt=0, description="how long the cluster may take to provide the workers")

@@ -1,0 +1,127 @@
+"""What the loop needs from an engine, and the plain one: torch, with or without a process group.
+
+Engines mean the same thing. Each rank backpropagates `world_size * coefficients @ totals`, gradients are averaged over
+ranks, and so the applied gradient is that of `coefficients @ sum of totals`, whatever the world size and however many
+micro-batches. Clipping and learning rate are given, never an engine's own default.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+
+from dynfusion.fusion.batch import Batch
+from dynfusion.fusion.objective import FusionObjective
+from dynfusion.training.config import EngineSettings, TrainSettings
+
+OPTIMIZER_FILE = "optimizer.pt"
+
+
+class Engine(Protocol):
+    """Backward passes, optimizer steps and sums over ranks. Every method but the properties is called on all ranks."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The objective's (totals, observations) for one micro-batch."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of one micro-batch's share of the loss."""
+
+    def step(self, learning_rate: float) -> float:
+        """Average gradients over ranks, clip, update, forget them. Returns the gradient's norm before clipping."""
+
+    def sum(self, vector: Float[Tensor, " entries"]) -> Float[Tensor, " entries"]:
+        """The vector summed over ranks; its argument stays as it was."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """The objective's full state, on the CPU; filled on rank 0 at least."""
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's part of what `load` needs beside the weights."""
+
+    def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Take up where `save` and `weights` left off."""
+
+
+class TorchEngine:
+    """Plain torch; one flat all-reduce of all gradients where there is a process group."""
+
+    def __init__(
+        self, objective: FusionObjective, train: TrainSettings, engine: EngineSettings, device: torch.device
+    ) -> None:
+        self.device = device
+        self.objective = objective.to(device)
+        self.optimizer = make_optimizer(self.objective, train)
+        self.precision = engine.precision
+        self.gradient_clipping = train.gradient_clipping
+        grouped = distributed.is_available() and distributed.is_initialized()
+        self.rank = distributed.get_rank() if grouped else 0
+        self.world_size = distributed.get_world_size() if grouped else 1
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.objective(batch)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self, learning_rate: float) -> float:
+        gradients = [parameter.grad for parameter in self.objective.parameters() if parameter.grad is not None]
+        self._average(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.gradient_clipping > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.objective.parameters(), self.gradient_clipping, norm)
+        set_learning_rate(self.optimizer, learning_rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(norm)
+
+    def sum(self, vector: Float[Tensor, " entries"]) -> Float[Tensor, " entries"]:
+        return sum_over_ranks(vector, self.world_size)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu() for name, tensor in self.objective.state_dict().items()}
+
+    def save(self, folder: Path) -> None:
+        if self.rank == 0:
+            torch.save(self.optimizer.state_dict(), folder / OPTIMIZER_FILE)
+
+    def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        self.objective.load_state_dict(weights)
+        state = torch.load(folder / OPTIMIZER_FILE, map_location=self.device, weights_only=True)
+        self.optimizer.load_state_dict(state)
+
+    def _average(self, gradients: list[Tensor]) -> None:
+        if self.world_size == 1:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= self.world_size
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def make_optimizer(objective: FusionObjective, train: TrainSettings) -> torch.optim.AdamW:
+    """AdamW that decays matrices only; the same object serves every engine."""
+    matrices = [parameter for parameter in objective.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in objective.parameters() if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def sum_over_ranks(vector: Tensor, world_size: int) -> Tensor:
+    """A new tensor: the vector summed over ranks."""
+    total = vector.clone()
+    if world_size > 1:
+        distributed.all_reduce(total)
+    return total

@@ -1,0 +1,103 @@
+"""The folder of one run: who it belongs to, whether it is finished, and the model it leaves.
+
+<storage>/<name>/
+  run.json                          settings, their fingerprint, the data set's fingerprint
+  checkpoint-<step>-<attempt>/      see checkpoint.py
+  model/                            config.json, model.safetensors, training.json: written when the run is finished
+"""
+
+import json
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dynfusion.store.dataset import Dataset
+from dynfusion.training.checkpoint import MODEL, problem, read_history, read_state
+
+RUN = "run.json"
+TRAINING = "training.json"
+LIBRARIES = ("dynfusion", "torch", "deepspeed", "ray", "numpy", "pyarrow", "scikit-learn")
+
+
+def claim(folder: Path, settings: dict[str, Any], run_fingerprint: str, data_fingerprint: str) -> None:
+    """Make `folder` this run's, or check that it already is.
+
+    Raises ValueError when it belongs to a run with other settings or other data, naming what differs.
+    """
+    mine = {"run_fingerprint": run_fingerprint, "data_fingerprint": data_fingerprint, "settings": settings}
+    path = folder / RUN
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_atomically(path, mine)
+        return
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    if theirs["data_fingerprint"] != data_fingerprint:
+        raise ValueError(
+            f"run folder {folder}: belongs to a run on other data, fingerprint {theirs['data_fingerprint']}, found "
+            f"{data_fingerprint}; choose another cluster.name or remove the folder"
+        )
+    if theirs["run_fingerprint"] != run_fingerprint:
+        raise ValueError(
+            f"run folder {folder}: belongs to a run with other settings, {_difference(theirs['settings'], settings)}; "
+            "choose another cluster.name or remove the folder"
+        )
+
+
+def finished(folder: Path) -> bool:
+    """Whether the run has left its model."""
+    return (folder / MODEL / TRAINING).exists()
+
+
+def finish(folder: Path, checkpoint: Path, settings: dict[str, Any], dataset: Dataset) -> Path:
+    """Write `model/` from the last checkpoint; it appears whole or not at all."""
+    state = read_state(checkpoint)
+    training = {
+        "data": {"uri": str(dataset.uri), "fingerprint": dataset.manifest.fingerprint, "rows": dataset.manifest.rows},
+        "settings": settings,
+        "steps": state.step,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "history": read_history(checkpoint),
+    }
+    return export(checkpoint, folder / MODEL, training)
+
+
+def export(checkpoint: Path, out: Path, training: dict[str, Any] | None = None) -> Path:
+    """A plain model folder from a checkpoint; needs neither DeepSpeed nor Ray.
+
+    Raises ValueError when the checkpoint is not whole or `out` already holds something.
+    """
+    wrong = problem(checkpoint)
+    if wrong is not None:
+        raise ValueError(f"checkpoint {checkpoint}: {wrong}, allowed is a folder that a training run wrote whole")
+    if out.exists():
+        raise ValueError(f"model folder {out}: already there, choose another or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(checkpoint / MODEL, part)
+    if training is None:
+        training = {"steps": read_state(checkpoint).step, "history": read_history(checkpoint)}
+    (part / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
+    part.rename(out)
+    return out
+
+
+def _difference(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> str:
+    for name in sorted({*theirs, *mine}):
+        old, new = theirs.get(name), mine.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            below = _difference(old, new, f"{prefix}{name}.")
+            if below:
+                return below
+        elif old != new and prefix + name not in ("data.uri", "cluster.storage"):
+            return f"{prefix}{name} was {old!r} and is now {new!r}"
+    return ""
+
+
+def _write_atomically(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)

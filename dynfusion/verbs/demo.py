@@ -1,0 +1,122 @@
+"""`dynfusion demo`: the whole way through once, on real molecules that come inside installed packages.
+
+    molecules --embed--> folders --drop 15 % of the pool's cells--> --pack--> data sets
+        --train--> model --evaluate--> cells --report--> report.html
+
+Every stage is the function behind the verb of the same name, and finds what an earlier, interrupted demo finished.
+"""
+
+import csv
+import os
+import time
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from dynfusion.edges.ray_cluster import cluster
+from dynfusion.encoders.absence import drop_cells
+from dynfusion.encoders.embed import ENCODERS, embed
+from dynfusion.encoders.embedded_data import EmbeddedData, LabelledMolecules, load
+from dynfusion.encoders.folder import copy_without, read_folder
+from dynfusion.encoders.molecules import Molecules
+from dynfusion.run_settings import RunSettings, read_run
+from dynfusion.store.manifest import Manifest
+from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.reasons import Reason
+from dynfusion.verbs.display import console, progress
+from dynfusion.verbs.evaluate import evaluate_model
+from dynfusion.verbs.train import train_settings
+
+DROPPED_SHARE = 0.15
+DROP_SEED = 0
+
+
+def demo(out: Path, *, debug: bool = False) -> Path:
+    """Run it all into `out` and return the report's page. The same command continues an interrupted demo."""
+    started = time.monotonic()
+    data = load()
+    _print_counts(data)
+    pool = _pack_pool(data.pool, out)
+    tasks = {name: _pack_task(name, molecules, out) for name, molecules in data.tasks.items()}
+    _print_pool(pool)
+    settings = demo_settings(out)
+    with cluster(cpus=settings.cluster.workers, debug=debug):
+        model = train_settings(settings, debug=debug)
+        page = evaluate_model(model, tasks=tasks, out=out / "report", settings=settings.evaluation)
+    _print_farewell(out, model, page, tasks, time.monotonic() - started)
+    return page
+
+
+def demo_settings(out: Path) -> RunSettings:
+    """The run file that ships with the package, its data and run folder under `out`."""
+    run = str(files("dynfusion.verbs").joinpath("demo.toml"))
+    return read_run(run, [f"data.uri={out / 'packed' / 'pool'}", f"cluster.storage={out / 'runs'}"])
+
+
+def _embed(name: str, molecules: Molecules, out: Path) -> dict[str, Path]:
+    folders = {}
+    for encoder in ENCODERS:
+        with progress(f"embed {name} with {encoder}") as advance:
+            folders[encoder] = embed(
+                molecules.ids,
+                molecules.smiles,
+                encoder=encoder,
+                out=out / "embeddings" / name / encoder,
+                workers=os.cpu_count() or 1,
+                on_bad="absent",
+                progress=advance,
+            )
+    return folders
+
+
+def _pack_pool(molecules: Molecules, out: Path) -> Manifest:
+    """The unlabelled molecules, with a documented share of cells dropped at random on top of natural absence."""
+    whole = _embed("pool", molecules, out)
+    present = np.stack([read_folder(folder).reasons == Reason.PRESENT for folder in whole.values()], axis=1)
+    dropped = drop_cells(molecules.ids, list(whole), present=present, fraction=DROPPED_SHARE, seed=DROP_SEED)
+    folders = {}
+    for column, (name, folder) in enumerate(whole.items()):
+        folders[name] = out / "embeddings" / "pool-with-absence" / name
+        if not folders[name].exists():
+            copy_without(folder, dropped[:, column], out=folders[name])
+    with progress("pack pool") as advance:
+        return pack(PackInputs(folders), out=out / "packed" / "pool", progress=advance)
+
+
+def _pack_task(name: str, molecules: LabelledMolecules, out: Path) -> str:
+    """A labelled set, complete but for natural absence: evaluation hides modalities itself."""
+    folders = _embed(name, Molecules(molecules.ids, molecules.smiles), out)
+    table = out / "embeddings" / name / "labels.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "smiles", molecules.label_name, "split"])
+        writer.writerows(zip(molecules.ids, molecules.smiles, molecules.labels, molecules.split, strict=True))
+    inputs = PackInputs(folders, table=table, labels=(molecules.label_name,), split_column="split")
+    pack(inputs, out=out / "packed" / name, settings=PackSettings())
+    return str(out / "packed" / name)
+
+
+def _print_counts(data: EmbeddedData) -> None:
+    for name, counts in data.counts.items():
+        parts = ", ".join(f"{number:,} {word.replace('_', ' ')}" for word, number in asdict(counts).items() if number)
+        console.print(f"{name}: {parts}")
+
+
+def _print_pool(manifest: Manifest) -> None:
+    rates = ", ".join(f"{spec.name} {spec.present_rows / manifest.rows:.0%}" for spec in manifest.modalities)
+    console.print(f"pool: {manifest.rows:,} molecules, present: {rates}")
+
+
+def _print_farewell(out: Path, model: Path, page: Path, tasks: dict[str, str], seconds: float) -> None:
+    name, uri = next(iter(tasks.items()))
+    console.print(
+        f"\nDone in {seconds:.0f} s.\n"
+        f"  report: {page}\n"
+        f"  model:  {model}\n\n"
+        "Worth trying next:\n"
+        f"  dynfusion inspect {out / 'packed' / 'pool'}\n"
+        f"  dynfusion train jobs/runs/demo.toml data.uri={out / 'packed' / 'pool'} cluster.name=paper loss.preset=paper\n"
+        f"  dynfusion evaluate --model {model} --tasks {name}={uri} --out {out / 'again'}"
+    )

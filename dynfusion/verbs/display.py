@@ -1,0 +1,56 @@
+"""What a person sees while a command works: a progress bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_SECONDS = 10.0
+Advance = Callable[[int, int], None]
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Advance]:
+    """A function (done, total) to call as often as wanted; a log gets a line every ten seconds and one at the end."""
+    started = time.monotonic()
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        yield _lines(title, started)
+    console.print(f"{title}: done in {time.monotonic() - started:.1f} s")
+
+
+def _lines(title: str, started: float) -> Advance:
+    last = started
+
+    def advance(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_SECONDS and done < total:
+            last = time.monotonic()
+            console.print(f"{title}: {done} of {total}")
+            sys.stdout.flush()
+
+    return advance
+
+
+def training_line(record: dict[str, Any], total_steps: int) -> str:
+    """One record of a training run in one line."""
+    attention = " ".join(f"{name} {share:.2f}" for name, share in record["attention"].items() if share is not None)
+    return (
+        f"step {record['step']}/{total_steps}  loss {record['loss']:.4f}  reconstruction "
+        f"{_number(record['reconstruction'])}  alignment {_number(record['alignment'])}  hidden "
+        f"{record['hidden_rate']:.2f}  attention {attention}  {record['rows_per_second']:,.0f} rows/s"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,38 @@
+"""`dynfusion train`: one training run on Ray, from a run file."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from dynfusion.edges.ray_cluster import cluster
+from dynfusion.edges.ray_train import Watch, train_on_ray
+from dynfusion.run_settings import RunSettings, read_run
+from dynfusion.store.dataset import open_dataset
+from dynfusion.training.assemble import make_order, make_plan
+from dynfusion.training.checkpoint import MODEL
+from dynfusion.verbs.display import console, progress, training_line
+
+
+def train(run: str | Path, overrides: Iterable[str] = (), *, debug: bool = False) -> Path:
+    """Train, or continue, the run of a run file; returns the model's folder.
+
+    Raises ValueError for wrong settings, data or a folder of another run.
+    """
+    return train_settings(read_run(run, overrides), debug=debug)
+
+
+def train_settings(settings: RunSettings, *, debug: bool = False) -> Path:
+    """The same from a settings tree."""
+    started = time.monotonic()
+    manifest = open_dataset(settings.data.uri).manifest
+    plan = make_plan(make_order(manifest, settings.data, settings.train), settings.train, settings.masking)
+    workers = settings.cluster.workers
+    with cluster(cpus=workers, debug=debug), progress(f"train {settings.cluster.name}") as advance:
+
+        def show(record: dict) -> None:
+            advance(record["step"], plan.total_steps)
+            console.print(training_line(record, plan.total_steps))
+
+        folder = train_on_ray(settings, Watch(record=show, say=console.print))
+    console.print(f"model: {folder / MODEL}  ({time.monotonic() - started:.0f} s)")
+    return folder / MODEL

@@ -1,0 +1,109 @@
+"""The engines mean the same thing: one update, applied, over engines, stages, ranks and accumulation."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed
+
+from dynfusion.edges.deepspeed_engine import DeepSpeedEngine, configuration
+from dynfusion.fusion.batch import Batch
+from dynfusion.training.config import EngineSettings, TrainSettings
+from dynfusion.training.engine import Engine, TorchEngine
+from tests.fusion import cases
+from tests.training.ranks import run_ranks
+
+STEPS = 3
+
+
+def updates(
+    kinds: list[tuple[str, int]], accumulation: int
+) -> dict[tuple[str, int], tuple[list[float], dict[str, Tensor]]]:
+    """(gradient norms, weights) after three steps with every engine named, on this rank's groups of the same batches."""
+    return {kind: _train(*kind, accumulation) for kind in kinds}
+
+
+def _train(kind: str, stage: int, accumulation: int) -> tuple[list[float], dict[str, Tensor]]:
+    train = TrainSettings(accumulation=accumulation, gradient_clipping=0.5, learning_rate=1e-2)
+    settings = EngineSettings(kind=kind, zero_stage=stage)
+    made = cases.objective().float()
+    engine: Engine = (TorchEngine if kind == "torch" else DeepSpeedEngine)(made, train, settings, torch.device("cpu"))
+    norms = []
+    for step in range(STEPS):
+        mine = _share(_float(cases.batch(48, group_rows=8, seed=step)), engine)
+        counts = engine.sum(made.counts(mine))
+        for micro in mine.micro_batches(accumulation):
+            totals, _ = engine.forward(micro)
+            engine.backward(engine.world_size * (made.coefficients(counts).to(totals.dtype) * totals).sum())
+        norms.append(engine.step(1e-2))
+    return norms, engine.weights()
+
+
+def _share(batch: Batch, engine: Engine) -> Batch:
+    """Two of six groups for rank 0 of 2, four for rank 1: ranks need not be equal."""
+    if engine.world_size == 1:
+        return batch
+    thirds = batch.micro_batches(3)
+    mine = thirds[:1] if engine.rank == 0 else thirds[1:]
+    return Batch(
+        values=tuple(torch.cat(columns) for columns in zip(*(part.values for part in mine), strict=True)),
+        present=torch.cat([part.present for part in mine]),
+        hidden=torch.cat([part.hidden for part in mine]),
+        row_ids=torch.cat([part.row_ids for part in mine]),
+        group_rows=batch.group_rows,
+    )
+
+
+def _float(batch: Batch) -> Batch:
+    return Batch(
+        tuple(value.float() for value in batch.values), batch.present, batch.hidden, batch.row_ids, batch.group_rows
+    )
+
+
+def _assert_alike(
+    found: tuple[list[float], dict[str, Tensor]], expected: tuple[list[float], dict[str, Tensor]]
+) -> None:
+    assert found[0] == pytest.approx(expected[0], rel=1e-4)
+    for name, tensor in expected[1].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=1e-4, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], dict[str, Tensor]]:
+    folder = tmp_path_factory.mktemp("reference")
+    return run_ranks(1, folder, updates, [("torch", 0)], 1)[0][("torch", 0)]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_torch_and_deepspeed_apply_the_same_update(
+    world_size: int, accumulation: int, tmp_path: Path, reference: tuple[list[float], dict[str, Tensor]]
+) -> None:
+    assert min(reference[0]) > 0.5, "the reference must clip, or clipping is not compared"
+    for rank in run_ranks(world_size, tmp_path, updates, [("torch", 0), ("deepspeed", 0)], accumulation):
+        for found in rank.values():
+            _assert_alike(found, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_every_zero_stage_applies_the_same_update(
+    stage: int, accumulation: int, world_size: int, tmp_path: Path, reference: tuple[list[float], dict[str, Tensor]]
+) -> None:
+    found = run_ranks(world_size, tmp_path, updates, [("deepspeed", stage)], accumulation)
+    _assert_alike(found[0][("deepspeed", stage)], reference)
+
+
+def test_a_key_that_dynfusion_decides_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"engine\.deepspeed\.gradient_clipping: decided by dynfusion's own settings"):
+        configuration(TrainSettings(), EngineSettings(deepspeed={"gradient_clipping": 3.0}))
+    with pytest.raises(ValueError, match=r"engine\.deepspeed\.zero_optimization\.stage"):
+        configuration(TrainSettings(), EngineSettings(deepspeed={"zero_optimization": {"stage": 2}}))
+    passed = configuration(TrainSettings(), EngineSettings(deepspeed={"zero_optimization": {"overlap_comm": True}}))
+    assert passed["zero_optimization"] == {"stage": 0, "overlap_comm": True}
+
+
+def test_no_process_group_is_left_behind() -> None:
+    assert not distributed.is_initialized()
