@@ -177,7 +177,7 @@ def _by_modality(history: Sequence[Mapping[str, Any]], key: str) -> dict[str, li
     return {name: [(record.get(key) or {}).get(name) for record in history] for name in names}
 
 
-def _lines(title: str, rows: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> str:
+def _lines(title: str, rows: Sequence[int], lines: Mapping[str, Sequence[Any]]) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.8, 3.0), layout="constrained")
         axes = figure.subplots()

@@ -14,7 +14,8 @@ def read_pool(dataset: Dataset, *, modalities: tuple[str, ...], statistics: Stat
     found = tuple(spec.name for spec in dataset.manifest.modalities)
     if set(found) != set(modalities):
         raise ValueError(
-            f"pool {dataset.uri}: its modalities are {', '.join(found)}, allowed are the model's: {', '.join(modalities)}"
+            f"pool {dataset.uri}: its modalities are {', '.join(found)}, "
+            f"allowed are the model's: {', '.join(modalities)}"
         )
     total = dataset.manifest.rows
     chosen = np.unique(np.linspace(0, total - 1, min(total, max_rows)).astype(np.int64))

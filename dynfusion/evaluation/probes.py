@@ -18,6 +18,7 @@ from scipy.linalg import qr
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from dynfusion.evaluation.statistics import metric_resamples
 from dynfusion.settings import Settings
@@ -80,8 +81,20 @@ def fit_logistic(
     """Head on (features, labels) of training rows; validation rows choose C, inner folds do where there are none.
 
     `classes` is the number of classes of a multiclass label, 0 for binary labels (one head for each). `seed` deals the
-    training rows to inner folds. Ties of the grid go to the smaller C (the stronger penalty).
+    training rows to inner folds. Ties of the grid go to the smaller C (the stronger penalty). Same bytes on any number
+    of cores.
     """
+    with threadpool_limits(limits=1):
+        return _fit_logistic(train, valid, classes, seed, settings)
+
+
+def _fit_logistic(
+    train: tuple[np.ndarray, np.ndarray],
+    valid: tuple[np.ndarray, np.ndarray],
+    classes: int,
+    seed: int,
+    settings: ProbeSettings,
+) -> LogisticProbe:
     values, labels = train
     scaler = StandardScaler().fit(values.astype(np.float64))
     scaled = scaler.transform(values.astype(np.float64))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from dynfusion.evaluation import plots
@@ -20,8 +21,9 @@ from dynfusion.evaluation.wording import GLOSSARY, METRIC_NAMES, any_absent_colu
 
 REPORT_JSON = "report.json"
 REPORT_KEYS = (
-    "title settings versions model modalities dims tasks cells reconstruction imputers comparisons tables training"
-).split()
+    *("title", "settings", "versions", "model", "modalities", "dims", "tasks"),
+    *("cells", "reconstruction", "imputers", "comparisons", "tables", "training"),
+)
 UNKNOWN = "–"
 
 
@@ -80,9 +82,10 @@ def terminal_table(report: Mapping[str, Any], *, metric: str = "roc_auc", task: 
     wanted = task if task is not None or len(report["tasks"]) > 1 else report["tasks"][0]["name"]
     table = next(entry for entry in report["tables"] if (entry["metric"], entry["task"]) == (metric, wanted))
     title = f"{METRIC_NAMES[metric]}, {_scope(table)}"
-    shown = Table(title=title, caption="bold: interval excludes the next best   ≈ tied with the best")
+    caption = "bold: interval excludes the next best   ≈ tied with the best"
+    shown = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), min_width=len(caption))
     shown.add_column("representation", no_wrap=True)
-    shown.add_column("dim", justify="right")
+    shown.add_column("dim", justify="right", no_wrap=True)
     for column in table["columns"]:
         shown.add_column(column, justify="right", no_wrap=True)
     for row in table["rows"]:

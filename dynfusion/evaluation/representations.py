@@ -11,7 +11,7 @@ Rows are features of exactly what `visible` shows: a naturally absent cell and a
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -25,6 +25,7 @@ CONCAT_RIDGE = "concat-ridge"
 FUSED = "fused"
 
 
+@runtime_checkable
 class Model(Protocol):
     """What evaluation needs of a fusion model."""
 

@@ -4,8 +4,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dynfusion.evaluation.imputers import Imputers, ImputerSettings, Pool, collect, fit_ridge, ridge_plan
-from dynfusion.evaluation.imputers import hold_rows, standardise_present
+from dynfusion.evaluation.imputers import (
+    Imputers,
+    ImputerSettings,
+    Pool,
+    collect,
+    fit_ridge,
+    hold_rows,
+    ridge_plan,
+    standardise_present,
+)
 from dynfusion.evaluation.probes import ProbeSettings
 from dynfusion.evaluation.protocol import EvaluationInputs, EvaluationSettings
 from dynfusion.evaluation.representations import encode_task, standardised
