@@ -31,7 +31,7 @@ TEXT, MUTED, GRID = COLOURS["--text"], COLOURS["--muted"], COLOURS["--grid"]
 SERIES = [COLOURS[f"--series-{number}"] for number in range(1, 7)]
 LINES = ["-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)), (0, (3, 3))]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "dynfusion",
     "font.family": "sans-serif",
@@ -56,6 +56,8 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+WORST_SHOWN = -1.0
+"""Skills below it are drawn as an arrow at the edge, with their number."""
 NOT_LOSS_TERMS = frozenset(
     {"step", "rows", "epoch", "learning_rate", "hidden_rate", "gradient_norm", "loss", "attention_entropy"}
 )
@@ -130,7 +132,7 @@ def reconstruction(records: Sequence[Mapping[str, Any]], *, title: str) -> str:
         labels = [f"{record['target']}\nfrom {' + '.join(record['visible'])}" for record in records]
         axes.set_yticks(range(len(records)), labels, fontsize=8, linespacing=1.15)
         axes.invert_yaxis()
-        axes.set_xlim(max(axes.get_xlim()[0], -1.0), 1.0)
+        axes.set_xlim(max(axes.get_xlim()[0], WORST_SHOWN), 1.0)
         axes.set_xlabel("skill (0 = level with the rival, 1 = perfect)")
         axes.grid(visible=False, axis="y")
         axes.set_title(title)
@@ -140,6 +142,12 @@ def reconstruction(records: Sequence[Mapping[str, Any]], *, title: str) -> str:
 def _interval_mark(axes: Axes, record: Mapping[str, Any], name: str, height: float, number: int) -> None:
     value, low, high = record[name], record[f"{name}_low"], record[f"{name}_high"]
     if value is None or low is None:
+        return
+    if value < WORST_SHOWN:
+        axes.plot([WORST_SHOWN], [height], color=SERIES[number], marker="<", markersize=7, clip_on=False)
+        axes.annotate(
+            f"{value:.2f}", (WORST_SHOWN, height), (7, 0), textcoords="offset points", va="center", fontsize=8
+        )
         return
     axes.plot([low, high], [height, height], color=SERIES[number], linewidth=1.6)
     axes.plot([value], [height], color=SERIES[number], marker=MARKERS[number], markersize=6, linestyle="none")

@@ -48,9 +48,9 @@ class EvaluationSettings(Settings):
 
     pool: str | None = Field(None, description="dataset the model was trained on, where it moved since training")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="seeds of the probes (their inner folds)")
-    probe: ProbeSettings = Field(default_factory=ProbeSettings)
-    imputers: ImputerSettings = Field(default_factory=ImputerSettings)
-    statistics: StatisticsSettings = Field(default_factory=StatisticsSettings)
+    probe: ProbeSettings = ProbeSettings()
+    imputers: ImputerSettings = ImputerSettings()
+    statistics: StatisticsSettings = StatisticsSettings()
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def features(
     visible: np.ndarray = present if pattern is None else visible_mask(pattern, present, modalities=task.modalities)
     if representation in task.modalities:
         return Features(task.values[representation][rows], visible[:, task.modalities.index(representation)])
-    usable: np.ndarray = visible.any(axis=1)
+    usable = np.asarray(visible.any(axis=1))
     if representation == FUSED:
         assert encoded is not None
         return Features(encoded.complete[rows] if pattern is None else encoded.test[pattern], usable)
