@@ -1,0 +1,7 @@
+"""`python -m dynfusion` is `dynfusion`."""
+
+import sys
+
+from dynfusion.cli import main
+
+sys.exit(main())

@@ -1,0 +1,105 @@
+"""Settings: overrides, validation in one sentence, and the tree of a run."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from dynfusion.run_settings import RunSettings, identity, read_run
+from dynfusion.settings import Settings, build, fingerprint, parse_overrides, read_toml, to_toml
+
+DEMO = Path(__file__).parents[1] / "jobs" / "runs" / "demo.toml"
+
+
+class Inner(Settings):
+    rate: float = Field(0.5, ge=0, le=1)
+    name: str = "x"
+
+
+class Outer(Settings):
+    inner: Inner = Inner()
+    other: int | None = None
+
+
+def test_overrides_are_toml_literals_or_plain_text() -> None:
+    assert parse_overrides(["inner.rate=0.25", "inner.name=linear", "other=3"]) == {
+        "inner": {"rate": 0.25, "name": "linear"},
+        "other": 3,
+    }
+    assert parse_overrides(['a="3"', "b=[1, 2]", "c=true"]) == {"a": "3", "b": [1, 2], "c": True}
+
+
+@pytest.mark.parametrize("text", ["inner.rate", "=3", "a b=3", "a..b=1"])
+def test_an_override_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected dotted\.name=value"):
+        parse_overrides([text])
+
+
+def test_later_layers_win_leaf_by_leaf() -> None:
+    made = build(Outer, {"inner": {"rate": 0.1, "name": "file"}}, {"inner": {"rate": 0.2}})
+    assert made == Outer(inner=Inner(rate=0.2, name="file"))
+
+
+@pytest.mark.parametrize(
+    ("tree", "sentence"),
+    [
+        ({"inner": {"rte": 1}}, r"setting inner\.rte: unknown name, did you mean inner\.rate\?"),
+        ({"zzz": 1}, r"setting zzz: unknown name, known here: inner, other"),
+        ({"inner": {"rate": 2}}, r"setting inner\.rate: found 2, input should be less than or equal to 1"),
+        ({"inner": {"rate": "fast"}}, r"setting inner\.rate: found 'fast', input should be a valid number"),
+        ({"inner": {"rate": float("nan")}}, r"setting inner\.rate: found nan"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(tree: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        build(Outer, tree)
+
+
+def test_nothing_writes_to_settings() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Inner().rate = 0.1  # type: ignore[misc]
+
+
+def test_the_printed_tree_reads_back_as_itself(tmp_path: Path) -> None:
+    run = read_run(DEMO)
+    (tmp_path / "again.toml").write_text(to_toml(run))
+    again = read_run(tmp_path / "again.toml")
+    assert again == run
+    assert fingerprint(again) == fingerprint(run)
+
+
+def test_a_run_is_called_after_its_file_and_needs_data(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[data]\nuri = "packed"\n')
+    assert read_run(tmp_path / "mine.toml").cluster.name == "mine"
+    (tmp_path / "bare.toml").write_text("")
+    with pytest.raises(ValueError, match="setting data: a value is required"):
+        read_run(tmp_path / "bare.toml")
+
+
+def test_a_run_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing.toml: no such file"):
+        read_toml(tmp_path / "nothing.toml")
+    (tmp_path / "bad.toml").write_text("a = [")
+    with pytest.raises(ValueError, match="bad.toml: not readable as TOML"):
+        read_toml(tmp_path / "bad.toml")
+
+
+def test_the_identity_of_a_run_ignores_where_it_is_kept_but_not_what_it_does() -> None:
+    run = read_run(DEMO)
+    for same in ("data.uri=elsewhere", "cluster.storage=there", "cluster.name=other", "train.keep_checkpoints=9"):
+        assert identity(read_run(DEMO, [same])) == identity(run), same
+    for other in ("loss.alignment=0.3", "train.seed=1", "cluster.workers=1", "engine.kind=torch", "masking.end=0.5"):
+        assert identity(read_run(DEMO, [other])) != identity(run), other
+
+
+def test_every_setting_of_the_tree_says_what_it_is() -> None:
+    def undocumented(kind: type[Settings], prefix: str = "") -> list[str]:
+        missing = []
+        for name, field in kind.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+                missing += undocumented(field.annotation, f"{prefix}{name}.")
+            elif not field.description:
+                missing.append(prefix + name)
+        return missing
+
+    assert undocumented(RunSettings) == []
