@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except TyperException as error:
-        error.show()
+        print(f"Error: {error.format_message()} Try 'dynfusion --help', or --help after a verb.", file=sys.stderr)
         return 2
     except (ValueError, OSError, ImportError) as error:
         if debug:

@@ -1,8 +1,8 @@
 """The mechanism of settings: frozen validated models, dotted overrides, a fingerprint. It knows no setting by name.
 
-    run file (TOML, differences only) --read_toml--+
-    command line `loss.alignment=0.3` --parse_overrides--+--> build --> one frozen tree
-    a sampled trial, a record in a checkpoint ------------+
+run file (TOML, differences only) --read_toml--+
+command line `loss.alignment=0.3` --parse_overrides--+--> build --> one frozen tree
+a sampled trial, a record in a checkpoint ------------+
 """
 
 import difflib

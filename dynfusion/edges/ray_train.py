@@ -63,7 +63,7 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> Path:
         return folder
     resources = _resources(settings)
     wait_for([resources] * settings.cluster.workers, deadline_seconds=settings.cluster.start_deadline_seconds)
-    board = Board.options(num_cpus=0).remote()
+    board = ray.remote(num_cpus=0)(Board).remote()
     trainer = TorchTrainer(
         run_worker,
         train_loop_config={"settings": settings.model_dump(mode="json"), "folder": str(folder), "board": board},
@@ -131,7 +131,6 @@ def make_engine(objective: FusionObjective, settings: RunSettings) -> Engine:
     return kind(objective, settings.train, settings.engine, device)
 
 
-@ray.remote
 class Board:
     """What workers have to say, kept until the driver fetches it."""
 

@@ -13,6 +13,7 @@ which gives the architecture in words; the widths, the score and the decoders' s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -108,17 +109,10 @@ class FusionNetwork(nn.Module):
         super().__init__()
         self.widths = dict(widths)
         self.settings = settings
-        self.towers = nn.ModuleList(Tower(width, settings) for width in widths.values())
-        self.scores = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(settings.dim, elementwise_affine=False),
-                nn.Linear(settings.dim, settings.score_hidden),
-                nn.GELU(),
-                nn.Linear(settings.score_hidden, 1),
-            )
-            for _ in widths
-        )
-        self.decoders = nn.ModuleList(Decoder(width, settings) for width in widths.values())
+        # The casts tell a type checker what a ModuleList holds.
+        self.towers = cast(Sequence[Tower], nn.ModuleList(Tower(width, settings) for width in widths.values()))
+        self.scores = cast(Sequence[nn.Sequential], nn.ModuleList(_score(settings) for _ in widths))
+        self.decoders = cast(Sequence[Decoder], nn.ModuleList(Decoder(width, settings) for width in widths.values()))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -167,6 +161,16 @@ class FusionNetwork(nn.Module):
     def decode(self, fused: Float[Tensor, "rows dim"]) -> list[Tensor]:
         """Every modality in standardised units, [rows, dim_m] each."""
         return [decoder(fused) for decoder in self.decoders]
+
+
+def _score(settings: ModelSettings) -> nn.Sequential:
+    """How much a projection asks for attention, before it is bounded."""
+    return nn.Sequential(
+        nn.LayerNorm(settings.dim, elementwise_affine=False),
+        nn.Linear(settings.dim, settings.score_hidden),
+        nn.GELU(),
+        nn.Linear(settings.score_hidden, 1),
+    )
 
 
 def masked_softmax(

@@ -6,7 +6,7 @@ micro-batches. Clipping and learning rate are given, never an engine's own defau
 """
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from dynfusion.training.config import EngineSettings, TrainSettings
 OPTIMIZER_FILE = "optimizer.pt"
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Backward passes, optimizer steps and sums over ranks. Every method but the properties is called on all ranks."""
 

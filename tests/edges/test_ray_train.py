@@ -1,0 +1,136 @@
+"""Training on real Ray with real DeepSpeed: two workers, one of them killed, the same weights bit for bit."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from dynfusion.edges.ray_train import Watch, train_on_ray
+from dynfusion.fusion.api import FusionModel
+from dynfusion.run_settings import RunSettings
+from dynfusion.settings import build
+from dynfusion.store.dataset import Dataset
+from dynfusion.training.checkpoint import read_history
+from dynfusion.training.run_folder import export
+from tests.datasets import DIMS, packed
+from tests.training.cases import MASKING, MODEL, TRAIN, run, untimed
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return packed(tmp_path_factory.mktemp("data"))
+
+
+def settings(dataset: Dataset, storage: Path, **cluster: Any) -> RunSettings:
+    return build(
+        RunSettings,
+        {
+            "data": {"uri": dataset.uri},
+            "model": MODEL.model_dump(),
+            "masking": MASKING.model_dump(),
+            "train": TRAIN.model_dump(),
+            "cluster": {"name": "run", "storage": str(storage), "workers": 2, **cluster},
+        },
+    )
+
+
+def silent(_: object) -> None:
+    """Nobody watches."""
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    storage = tmp_path_factory.mktemp("undisturbed")
+    return train_on_ray(settings(dataset, storage), Watch(silent, silent))
+
+
+def test_two_workers_train_the_model_of_the_plain_loop(dataset: Dataset, undisturbed: Path, tmp_path: Path) -> None:
+    alone, history = run(dataset, tmp_path)
+    for name, tensor in weights(undisturbed).items():
+        assert_close(tensor, alone[f"network.{name}"], rtol=2e-3, atol=2e-4)
+    last = sorted(undisturbed.glob("checkpoint-*"))[-1]
+    assert [record["loss"] for record in read_history(last)] == pytest.approx([r["loss"] for r in history], rel=1e-4)
+
+
+def test_only_the_last_checkpoints_stay(undisturbed: Path) -> None:
+    assert [folder.name for folder in sorted(undisturbed.glob("checkpoint-*"))] == [
+        "checkpoint-00000012-001",
+        "checkpoint-00000015-001",
+    ]
+
+
+def test_a_finished_run_says_so_and_does_not_train_again(dataset: Dataset, undisturbed: Path) -> None:
+    said: list[str] = []
+    before = (undisturbed / "model" / "model.safetensors").stat().st_mtime_ns
+    assert train_on_ray(settings(dataset, undisturbed.parent), Watch(silent, said.append)) == undisturbed
+    assert said == [f"run {undisturbed} is already finished"]
+    assert (undisturbed / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_folder_of_another_run_is_refused(dataset: Dataset, undisturbed: Path, tmp_path: Path) -> None:
+    other = settings(dataset, undisturbed.parent)
+    other = other.model_copy(update={"loss": other.loss.model_copy(update={"alignment": 0.7})})
+    with pytest.raises(ValueError, match=r"with other settings, loss\.alignment was 0\.05 and is now 0\.7"):
+        train_on_ray(other, Watch(silent, silent))
+    elsewhere = packed(tmp_path, seed=5)
+    with pytest.raises(ValueError, match="belongs to a run on other data, fingerprint"):
+        train_on_ray(settings(elsewhere, undisturbed.parent), Watch(silent, silent))
+
+
+def test_a_killed_worker_changes_nothing_in_the_weights(dataset: Dataset, undisturbed: Path, tmp_path: Path) -> None:
+    killed: list[int] = []
+    said: list[str] = []
+
+    def kill_once(record: dict[str, Any]) -> None:
+        if record["step"] >= 6 and not killed:
+            killed.append(_training_worker())
+            os.kill(killed[0], signal.SIGKILL)
+
+    # Two checkpoints in four steps, so that the kill falls between them whatever the driver's delay.
+    folder = train_on_ray(settings(dataset, tmp_path), Watch(kill_once, said.append))
+    assert killed
+    assert any("continuing from" in text for text in said)
+    expected = weights(undisturbed)
+    found = weights(folder)
+    assert all((found[name] == tensor).all() for name, tensor in expected.items())
+    histories = [read_history(sorted(run.glob("checkpoint-*"))[-1]) for run in (folder, undisturbed)]
+    assert untimed(histories[0]) == untimed(histories[1])
+
+
+def _training_worker() -> int:
+    """Process id of a Ray Train worker of this session."""
+    for process in psutil.Process().children(recursive=True):
+        if process.name().startswith("ray::") and "RayTrainWorker" in " ".join([process.name(), *process.cmdline()]):
+            return process.pid
+    raise AssertionError([process.name() for process in psutil.Process().children(recursive=True)])
+
+
+def test_a_checkpoint_is_exported_without_deepspeed_or_ray(undisturbed: Path, tmp_path: Path) -> None:
+    last = sorted(undisturbed.glob("checkpoint-*"))[-1]
+    model = FusionModel.load(export(last, tmp_path / "model"))
+    assert model.dims == DIMS
+    trained = FusionModel.load(undisturbed / "model")
+    for name, tensor in model.network.state_dict().items():
+        assert (tensor == trained.network.state_dict()[name]).all()
+    with pytest.raises(ValueError, match="already there"):
+        export(last, tmp_path / "model")
+    with pytest.raises(ValueError, match="no list of files"):
+        export(tmp_path, tmp_path / "other")
+
+
+def test_a_cluster_without_the_resources_is_named_after_the_deadline(dataset: Dataset, tmp_path: Path) -> None:
+    greedy = settings(dataset, tmp_path, cpus_per_worker=1000, start_deadline_seconds=1)
+    with pytest.raises(ValueError, match=r"asked for 2 workers with \{'CPU': 1000.0\} each, found \{'CPU'"):
+        train_on_ray(greedy, Watch(silent, silent))

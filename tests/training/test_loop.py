@@ -1,0 +1,120 @@
+"""A run goes on exactly where it was killed, and means the same on any number of ranks."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from dynfusion.store.dataset import Dataset, open_dataset
+from dynfusion.training.checkpoint import latest, problem, read_history, read_state
+from dynfusion.training.config import TrainSettings
+from dynfusion.training.loop import Record
+from dynfusion.training.schedule import learning_rate
+from tests.datasets import packed
+from tests.training.cases import TRAIN, Stopped, run, untimed
+from tests.training.ranks import run_ranks
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return packed(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], list[Record]]:
+    return run(dataset, tmp_path_factory.mktemp("whole"))
+
+
+def test_training_lowers_the_loss_and_records_every_term(whole: tuple[dict, list[Record]]) -> None:
+    history = whole[1]
+    assert [record["step"] for record in history] == [2, 4, 6, 8, 10, 12, 14, 15]
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+    for record in history:
+        for term in ("reconstruction", "alignment", "diversity", "entropy", "sparsity"):
+            assert math.isfinite(record[term])
+        assert set(record["attention"]) == set(record["gate"]) == {"a", "b", "c"}
+        assert 0 < record["attention_entropy"] <= 1
+    assert history[0]["hidden_rate"] < history[-1]["hidden_rate"]
+
+
+def test_a_killed_run_that_is_resumed_has_bit_for_bit_the_weights_of_one_never_killed(
+    dataset: Dataset, whole: tuple[dict[str, torch.Tensor], list[Record]], tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        run(dataset, tmp_path, stop_after=8)
+    last = latest(tmp_path, print)
+    assert last is not None
+    assert read_state(last).step == 8
+    weights, history = run(dataset, tmp_path, resume=last)
+    for name, tensor in whole[0].items():
+        assert torch.equal(weights[name], tensor), name
+    assert untimed(history) == untimed(whole[1])
+
+
+def test_two_runs_with_the_same_settings_give_the_same_numbers_to_the_last_digit(
+    dataset: Dataset, whole: tuple[dict[str, torch.Tensor], list[Record]], tmp_path: Path
+) -> None:
+    weights, history = run(dataset, tmp_path)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in whole[0].items())
+    assert untimed(history) == untimed(whole[1])
+
+
+def run_in_double(uri: str, folder: str) -> tuple[dict[str, torch.Tensor], list[Record]]:
+    return run(open_dataset(uri), Path(folder), double=True)
+
+
+def test_two_and_three_ranks_train_the_model_that_one_does(dataset: Dataset, tmp_path: Path) -> None:
+    alone, history = run(dataset, tmp_path / "alone", double=True)
+    for ranks in (2, 3):
+        folder = tmp_path / str(ranks)
+        together = run_ranks(ranks, folder, run_in_double, dataset.uri, str(folder / "run"))
+        for weights, records in together:
+            for name, tensor in alone.items():
+                torch.testing.assert_close(weights[name], tensor, rtol=1e-8, atol=1e-10)
+            assert [record["loss"] for record in records] == pytest.approx([r["loss"] for r in history], rel=1e-9)
+
+
+def test_accumulation_changes_nothing_but_rounding(dataset: Dataset, tmp_path: Path) -> None:
+    once, _ = run(dataset, tmp_path / "once", double=True)
+    twice, _ = run(dataset, tmp_path / "twice", double=True, settings=TRAIN.model_copy(update={"accumulation": 2}))
+    for name, tensor in once.items():
+        torch.testing.assert_close(twice[name], tensor, rtol=1e-8, atol=1e-10)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(dataset: Dataset, tmp_path: Path) -> None:
+    settings = TRAIN.model_copy(update={"learning_rate": 1e30, "gradient_clipping": 0.0, "warmup_share": 0.0})
+    with pytest.raises(ValueError, match=r"training stopped at step \d+: the loss is .* lower train.learning_rate"):
+        run(dataset, tmp_path, settings=settings)
+    for saved in tmp_path.glob("checkpoint-*"):
+        assert all(math.isfinite(record["loss"]) for record in read_history(saved))
+
+
+def test_a_torn_checkpoint_is_named_and_skipped_for_the_one_before(dataset: Dataset, tmp_path: Path) -> None:
+    run(dataset, tmp_path)
+    saved = sorted(tmp_path.glob("checkpoint-*"))
+    assert [read_state(folder).step for folder in saved] == [4, 8, 12, 15]
+    assert all(problem(folder) is None for folder in saved)
+    weights = saved[3] / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    (saved[2] / "engine" / "optimizer.pt").write_bytes(b"")
+    next(saved[1].glob("files-*")).unlink()
+    said: list[str] = []
+    assert latest(tmp_path, said.append) == saved[0]
+    assert said == [
+        f"checkpoint {saved[3]} skipped: model/model.safetensors does not match its SHA-256",
+        f"checkpoint {saved[2]} skipped: engine/optimizer.pt has 0 bytes, expected "
+        f"{(saved[1] / 'engine' / 'optimizer.pt').stat().st_size}",
+        f"checkpoint {saved[1]} skipped: no list of files",
+    ]
+
+
+def test_the_learning_rate_warms_up_and_falls_to_its_final_share() -> None:
+    settings = TrainSettings(learning_rate=0.1, warmup_share=0.1, final_share=0.05)
+    rates = [learning_rate(settings, step, 101) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1 / 11.1)
+    assert max(rates) == pytest.approx(0.1, rel=2e-3)
+    assert rates[-1] == pytest.approx(0.005)
+    assert rates[11:] == sorted(rates[11:], reverse=True)
