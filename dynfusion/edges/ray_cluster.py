@@ -19,6 +19,7 @@ def cluster(*, cpus: int = 1, debug: bool = False) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says at every start that a token is used
     quiet = {"logging_level": logging.WARNING, "log_to_driver": debug or "RAY_ADDRESS" in os.environ}
     if "RAY_ADDRESS" in os.environ:
         ray.init(**quiet)

@@ -16,8 +16,11 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Advance]:
-    """A function (done, total) to call as often as wanted; a log gets a line every ten seconds and one at the end."""
+def progress(title: str, *, lines: bool = True) -> Iterator[Advance]:
+    """A function (done, total) to call as often as wanted.
+
+    A log gets a line every ten seconds, or none where the caller prints its own (`lines=False`), and one at the end.
+    """
     started = time.monotonic()
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -25,7 +28,7 @@ def progress(title: str) -> Iterator[Advance]:
             task = bar.add_task(title, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:
-        yield _lines(title, started)
+        yield _lines(title, started) if lines else _nothing
     console.print(f"{title}: done in {time.monotonic() - started:.1f} s")
 
 
@@ -40,6 +43,10 @@ def _lines(title: str, started: float) -> Advance:
             sys.stdout.flush()
 
     return advance
+
+
+def _nothing(done: int, total: int) -> None:
+    """The caller prints lines of its own."""
 
 
 def training_line(record: dict[str, Any], total_steps: int) -> str:

@@ -19,10 +19,17 @@ from dynfusion.evaluation.representations import encode_task, matched, standardi
 from dynfusion.evaluation.tasks import TaskData, read_task
 from dynfusion.evaluation.wording import summary
 from dynfusion.fusion.api import FusionModel
-from dynfusion.settings import build, parse_overrides
+from dynfusion.settings import Settings, build, parse_overrides
 from dynfusion.store.dataset import open_dataset
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.labelled_csv import pack_csv
+
+
+class _Overrides(Settings):
+    """The part of a run's tree that an evaluation reads, so that its settings have the same names everywhere."""
+
+    evaluation: EvaluationSettings = EvaluationSettings()
+
 
 PACKAGES = ("dynfusion", "numpy", "scipy", "scikit-learn", "torch", "ray")
 
@@ -30,11 +37,11 @@ PACKAGES = ("dynfusion", "numpy", "scipy", "scikit-learn", "torch", "ray")
 def evaluate(
     model: str | Path, *, tasks: str, out: str | Path, overrides: Iterable[str] = (), debug: bool = False
 ) -> Path:
-    """`evaluate_model` from a command line: `tasks` is NAME=URI_OR_CSV[,...], overrides are evaluation settings.
+    """`evaluate_model` from a command line: `tasks` is NAME=URI_OR_CSV[,...], overrides are `evaluation.` settings.
 
     Raises ValueError for tasks that are not NAME=URI_OR_CSV, wrong settings, and as `evaluate_model` does.
     """
-    settings = build(EvaluationSettings, parse_overrides(overrides))
+    settings = build(_Overrides, parse_overrides(overrides)).evaluation
     named = parse_tasks(tasks)
     encoders = FusionModel.load(model).modalities
     packed = {
@@ -136,7 +143,7 @@ def _pool(model: FusionModel, training: Mapping[str, Any], settings: EvaluationS
     data = training.get("data", {})
     uri = settings.pool or data.get("uri")
     if uri is None:
-        raise ValueError("setting pool: the model folder has no training.json that names its data, give pool=URI")
+        raise ValueError("setting evaluation.pool: the model folder has no training.json that names its data, give evaluation.pool=URI")
     dataset = open_dataset(uri)
     expected = data.get("fingerprint", dataset.manifest.fingerprint)
     if expected != dataset.manifest.fingerprint:

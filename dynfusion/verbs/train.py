@@ -27,7 +27,7 @@ def train_settings(settings: RunSettings, *, debug: bool = False) -> Path:
     manifest = open_dataset(settings.data.uri).manifest
     plan = make_plan(make_order(manifest, settings.data, settings.train), settings.train, settings.masking)
     workers = settings.cluster.workers
-    with cluster(cpus=workers, debug=debug), progress(f"train {settings.cluster.name}") as advance:
+    with cluster(cpus=workers, debug=debug), progress(f"train {settings.cluster.name}", lines=False) as advance:
 
         def show(record: dict) -> None:
             advance(record["step"], plan.total_steps)
