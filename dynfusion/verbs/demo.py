@@ -43,7 +43,8 @@ def demo(out: Path, *, debug: bool = False) -> Path:
     _print_pool(pool)
     settings = demo_settings(out)
     with cluster(cpus=settings.cluster.workers, debug=debug):
-        model = train_settings(settings, debug=debug)
+        train_settings(settings, debug=debug)
+        model = out / "runs" / settings.cluster.name / "model"
         page = evaluate_model(model, tasks=tasks, out=out / "report", settings=settings.evaluation)
     _print_farewell(out, model, page, tasks, time.monotonic() - started)
     return page

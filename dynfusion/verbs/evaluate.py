@@ -143,7 +143,9 @@ def _pool(model: FusionModel, training: Mapping[str, Any], settings: EvaluationS
     data = training.get("data", {})
     uri = settings.pool or data.get("uri")
     if uri is None:
-        raise ValueError("setting evaluation.pool: the model folder has no training.json that names its data, give evaluation.pool=URI")
+        raise ValueError(
+            "setting evaluation.pool: the model folder has no training.json that names its data, give evaluation.pool=URI"
+        )
     dataset = open_dataset(uri)
     expected = data.get("fingerprint", dataset.manifest.fingerprint)
     if expected != dataset.manifest.fingerprint:

@@ -69,7 +69,9 @@ def test_descriptors_are_rdkits_without_ipc_on_a_signed_logarithm() -> None:
     row = descriptors.encode(["CCO"]).values[0]
     ethanol = Chem.MolFromSmiles("CCO")
     expected = [
-        np.log1p(abs(x)) * np.sign(x) for name, x in Descriptors.CalcMolDescriptors(ethanol).items() if name != "Ipc"
+        np.log1p(abs(x)) * np.sign(x)
+        for name, x in Descriptors.CalcMolDescriptors(ethanol).items()
+        if name not in ("Ipc", "AvgIpc")
     ]
     np.testing.assert_allclose(row, [*expected, 0.0], rtol=1e-6)
     assert row[descriptors.names().index("MolWt")] == pytest.approx(np.log(1 + 46.069), abs=1e-4)
