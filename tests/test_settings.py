@@ -77,10 +77,10 @@ def test_a_run_is_called_after_its_file_and_needs_data(tmp_path: Path) -> None:
 
 
 def test_a_run_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nothing.toml: no such file"):
+    with pytest.raises(ValueError, match=r"nothing\.toml: no such file"):
         read_toml(tmp_path / "nothing.toml")
     (tmp_path / "bad.toml").write_text("a = [")
-    with pytest.raises(ValueError, match="bad.toml: not readable as TOML"):
+    with pytest.raises(ValueError, match=r"bad\.toml: not readable as TOML"):
         read_toml(tmp_path / "bad.toml")
 
 

@@ -2,12 +2,11 @@
 
     driver: train_on_ray --TorchTrainer--> worker x N: run_worker --> training.loop
        ^                                      |
-       +---- Board (records, messages) <------+      checkpoints --report--> <storage>/<name>/checkpoint-<step>-<attempt>
+       +---- Board (records, messages) <------+   checkpoints --report--> <storage>/<name>/checkpoint-<step>-<attempt>
 
 The run's folder is the resume key: the same command continues from its last whole checkpoint, or says it is finished.
 """
 
-import json
 import shutil
 import tempfile
 import threading
@@ -29,12 +28,12 @@ from dynfusion.edges.ray_cluster import wait_for
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.run_settings import RunSettings, identity
 from dynfusion.settings import build
-from dynfusion.store.dataset import Dataset, open_dataset
+from dynfusion.store.dataset import open_dataset
 from dynfusion.store.feed import Feed
 from dynfusion.training.assemble import make_objective, make_order, make_plan, position_of
 from dynfusion.training.checkpoint import State, latest, load_checkpoint, save_checkpoint
 from dynfusion.training.engine import Engine, TorchEngine
-from dynfusion.training.loop import Plan, Record, train
+from dynfusion.training.loop import NotFiniteError, Plan, Record, train
 from dynfusion.training.run_folder import claim, finish, finished
 
 POLL_SECONDS = 0.3
@@ -120,6 +119,8 @@ def run_worker(config: dict[str, Any]) -> None:
     )
     try:
         train(objective, engine, feed, plan=plan, start_step=start, record=record, checkpoint=checkpoint)
+    except NotFiniteError as error:
+        voice.fail(str(error))  # and end in peace: Ray would start the workers again, to the same end
     finally:
         feed.close()
 
@@ -136,9 +137,16 @@ class Board:
 
     def __init__(self) -> None:
         self.posts: list[tuple[str, Any]] = []
+        self.failure: str | None = None
 
     def post(self, kind: str, content: Any) -> None:
         self.posts.append((kind, content))
+
+    def fail(self, text: str) -> None:
+        self.failure = text
+
+    def failed(self) -> str | None:
+        return self.failure
 
     def take(self) -> list[tuple[str, Any]]:
         taken, self.posts = self.posts, []
@@ -159,6 +167,11 @@ class Voice:
     def say(self, text: str) -> None:
         if not self.quiet:
             self.board.post.remote("say", text)
+
+    def fail(self, text: str) -> None:
+        """What ended the run for good; returns once the board has it."""
+        if not self.quiet:
+            ray.get(self.board.fail.remote(text))
 
 
 def _fit(trainer: TorchTrainer, board: Any, watch: Watch) -> None:
@@ -183,6 +196,9 @@ def _fit(trainer: TorchTrainer, board: Any, watch: Watch) -> None:
         done.set()
         reader.join()
         _take(board, watch)
+    failure = ray.get(board.failed.remote())
+    if failure is not None:
+        raise NotFiniteError(failure)
 
 
 def _take(board: Any, watch: Watch) -> None:
@@ -226,7 +242,7 @@ def _opening(settings: RunSettings, groups: int, plan: Plan, start: int) -> str:
         f"{settings.engine.kind} engine, {groups} contrast groups of {plan.group_rows} rows"
     )
     if groups < 4 * workers:
-        text += f"; fewer than 4 groups a worker: a smaller data.group_rows or fewer workers would balance better"
+        text += "; fewer than 4 groups a worker: a smaller data.group_rows or fewer workers would balance better"
     return text
 
 

@@ -1,8 +1,8 @@
 """RDKit's 2D descriptors: about two hundred computed properties, brought into float16's range, and a flag.
 
-`Ipc` and `AvgIpc` are left out: `Ipc` grows exponentially with the atoms (beyond 1e20 for drugs), and both come from the
-coefficients of a characteristic polynomial that cancel so badly for large molecules that the same molecule gives another
-second digit from process to process (seen on 11 of 9,413 molecules), which no reproducible run can stand on.
+`Ipc` and `AvgIpc` are left out: `Ipc` grows exponentially with the atoms (beyond 1e20 for drugs), and both come from
+the coefficients of a characteristic polynomial, which cancel so badly for large molecules that the same molecule gives
+another second digit from process to process (seen on 11 of 9,413): no reproducible run can stand on that.
 """
 
 from collections.abc import Callable, Sequence

@@ -134,7 +134,7 @@ class FusionModel:
         empty = (~visible.any(dim=1)).nonzero()
         if len(empty):
             raise ValueError(
-                f"row {int(empty[0])}: no modality is present in {len(empty)} of {rows} rows, each row needs at least one"
+                f"row {int(empty[0])}: no modality is present in {len(empty)} of {rows} rows, each needs at least one"
             )
         return values, visible
 

@@ -5,6 +5,7 @@ Rows come in contrast groups of equal length: every loss that couples rows does 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -53,10 +54,10 @@ class Batch:
         if number > self.num_groups:
             raise ValueError(
                 f"train.accumulation: found {number}, allowed at most {self.num_groups}, "
-                f"since a worker's batch holds {self.num_groups} contrast groups of {self.group_rows} rows and none is split"
+                f"since a worker's batch holds {self.num_groups} contrast groups of {self.group_rows} rows, never split"
             )
         borders = [self.num_groups * part // number * self.group_rows for part in range(number + 1)]
-        return [self._rows(slice(start, stop)) for start, stop in zip(borders, borders[1:], strict=False)]
+        return [self._rows(slice(start, stop)) for start, stop in pairwise(borders)]
 
     def _rows(self, rows: slice) -> "Batch":
         return Batch(

@@ -1,16 +1,10 @@
-"""The five loss terms in both presets: pure functions of (batch, forward pass) that return a total, with a count beside.
+"""The five loss terms in all their forms: pure functions of a batch and its forward pass.
 
-A term is made of parts. A part's `count` depends on masks alone, so it is known before any forward pass and can be
-summed over micro-batches and ranks first; its `total` carries the gradient. Both are vectors, and
-
-    value of a part = mean over entries with count > 0 of total / count          (macro: a wide modality weighs the same)
-
-so the loss of a global batch is one linear function of totals, the same for any split into ranks and micro-batches.
-Where a part couples rows it does so inside contrast groups only. Formulas are written for row i and modality m.
+Every function here gives a total, the sum that carries the gradient; presets.py pairs it with its count. Where a loss
+couples rows it does so inside contrast groups only. Formulas are written for row i and modality m.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,8 +17,6 @@ from torch.nn import functional as F
 from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.model import Fused
 from dynfusion.settings import Settings
-
-TERMS = ("reconstruction", "alignment", "diversity", "entropy", "sparsity")
 
 
 class LossSettings(Settings):
@@ -56,23 +48,13 @@ class LossSettings(Settings):
 
 @dataclass(frozen=True)
 class Context:
-    """What the parts look at: the batch, the forward pass, the constants, which dimensions vary, the contrast's scale."""
+    """What the parts look at: batch, forward pass, constants, which dimensions vary, the contrast's scale."""
 
     batch: Batch
     fused: Fused
     settings: LossSettings
     informative: list[Tensor]
     logit_scale: Tensor
-
-
-@dataclass(frozen=True)
-class Part:
-    """One summand of a term: its share in it, how many things it averages over, and their total."""
-
-    term: str
-    share: Callable[[LossSettings], float]
-    count: Callable[[Batch], Tensor]
-    total: Callable[[Context], Tensor]
 
 
 # --- reconstruction -------------------------------------------------------------------------------------------------
@@ -150,7 +132,7 @@ def _contrast_one(context: Context, modality: int) -> Tensor:
 
 
 def cosine_alignment(context: Context) -> Float[Tensor, " one"]:
-    """Paper: 1 - cos(z_i, p_im) over visible cells; range [0, 2]. Alone it has a trivial optimum: one constant direction."""
+    """Paper: 1 - cos(z_i, p_im) over visible cells, in [0, 2]. Alone its trivial optimum is one constant direction."""
     distances = [1 - F.cosine_similarity(context.fused.fused, key, dim=1) for key in context.fused.projections]
     return _sum_where(distances, context.batch.visible).sum(dim=0, keepdim=True)
 
@@ -206,13 +188,13 @@ def normalised_entropy(attention: Float[Tensor, "rows modalities"], visible: Ten
 def entropy_hinge(context: Context) -> Float[Tensor, " one"]:
     """relu(entropy_floor - H_i) over rows with two or more visible modalities: a floor, with freedom above it."""
     entropy = normalised_entropy(context.fused.attention, context.batch.visible)
-    return F.relu(context.settings.entropy_floor - entropy).masked_fill(~_has_choice(context.batch), 0).sum()[None]
+    return F.relu(context.settings.entropy_floor - entropy).masked_fill(~has_choice(context.batch), 0).sum()[None]
 
 
 def entropy_deficit(context: Context) -> Float[Tensor, " one"]:
     """Paper: 1 - H_i over the same rows, so that its optimum is uniform attention."""
     entropy = normalised_entropy(context.fused.attention, context.batch.visible)
-    return (1 - entropy).masked_fill(~_has_choice(context.batch), 0).sum()[None]
+    return (1 - entropy).masked_fill(~has_choice(context.batch), 0).sum()[None]
 
 
 def imbalance(context: Context) -> Float[Tensor, " one"]:
@@ -221,7 +203,7 @@ def imbalance(context: Context) -> Float[Tensor, " one"]:
     0: over the group every modality gets its fair share wherever it is visible, however decided single rows are.
     """
     batch = context.batch
-    chosen = (batch.visible & _has_choice(batch)[:, None]).unflatten(0, (-1, batch.group_rows))
+    chosen = (batch.visible & has_choice(batch)[:, None]).unflatten(0, (-1, batch.group_rows))
     fair = context.fused.attention * batch.visible.sum(dim=1, keepdim=True)
     number = chosen.sum(dim=1)
     mean = fair.unflatten(0, (-1, batch.group_rows)).masked_fill(~chosen, 0).sum(dim=1) / number.clamp_min(1)
@@ -245,76 +227,11 @@ def mean_gate(context: Context) -> Float[Tensor, " modalities"]:
     return _sum_where([gate.mean(dim=1) for gate in context.fused.gates], context.batch.visible)
 
 
-# --- counts, from masks alone ---------------------------------------------------------------------------------------
-
-
-def count_hidden(batch: Batch) -> Tensor:
-    return batch.targets.sum(dim=0)
-
-
-def count_visible(batch: Batch) -> Tensor:
-    return batch.visible.sum(dim=0)
-
-
-def count_present(batch: Batch) -> Tensor:
-    return batch.present.sum(dim=0)
-
-
-def count_visible_cells(batch: Batch) -> Tensor:
-    return batch.visible.sum()[None]
-
-
-def count_visible_pairs(batch: Batch) -> Tensor:
-    number = batch.visible.sum(dim=1)
-    return (number * (number - 1) // 2).sum()[None]
-
-
-def count_varied_gates(batch: Batch) -> Tensor:
-    return (batch.visible.unflatten(0, (-1, batch.group_rows)).sum(dim=1) >= 2).sum()[None]
-
-
-def count_choices(batch: Batch) -> Tensor:
-    return _has_choice(batch).sum()[None]
-
-
-def count_balanced(batch: Batch) -> Tensor:
-    chosen = (batch.visible & _has_choice(batch)[:, None]).unflatten(0, (-1, batch.group_rows))
-    return chosen.any(dim=1).sum()[None]
-
-
-# --- the two presets ------------------------------------------------------------------------------------------------
-
-
-def _whole(settings: LossSettings) -> float:
-    return 1.0
-
-
-PRESETS: dict[str, tuple[Part, ...]] = {
-    "robust": (
-        Part("reconstruction", _whole, count_hidden, reconstruct_hidden),
-        Part("reconstruction", lambda settings: settings.visible_weight, count_visible, reconstruct_visible),
-        Part("alignment", _whole, count_present, contrast),
-        Part("diversity", _whole, count_visible_pairs, shared_cosine),
-        Part("diversity", _whole, count_varied_gates, gate_constancy),
-        Part("entropy", _whole, count_choices, entropy_hinge),
-        Part("entropy", lambda settings: settings.balance_weight, count_balanced, imbalance),
-        Part("sparsity", _whole, count_visible, hoyer_square),
-    ),
-    "paper": (
-        Part("reconstruction", _whole, count_hidden, reconstruct_hidden_squared),
-        Part("alignment", _whole, count_visible_cells, cosine_alignment),
-        Part("diversity", _whole, count_visible_pairs, shared_cosine),
-        Part("entropy", _whole, count_choices, entropy_deficit),
-        Part("sparsity", _whole, count_visible, mean_gate),
-    ),
-}
-
-
 def initial_log_scale(settings: LossSettings) -> float:
     return math.log(1 / settings.temperature)
 
 
-def _has_choice(batch: Batch) -> Tensor:
+def has_choice(batch: Batch) -> Tensor:
     return batch.visible.sum(dim=1) >= 2
 
 

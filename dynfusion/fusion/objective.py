@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dynfusion.fusion.batch import Batch
-from dynfusion.fusion.losses import PRESETS, TERMS, Context, LossSettings, Part, initial_log_scale
+from dynfusion.fusion.losses import Context, LossSettings, initial_log_scale
 from dynfusion.fusion.metrics import observation_counts, observe
 from dynfusion.fusion.model import FusionNetwork
+from dynfusion.fusion.presets import PRESETS, TERMS, Part
 
 MAX_LOG_SCALE = 4.6052  # a temperature of 0.01
 

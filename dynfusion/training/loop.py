@@ -46,6 +46,10 @@ class Plan:
         return step / self.total_steps
 
 
+class NotFiniteError(ValueError):
+    """The loss or its gradient is not finite; raised on all ranks together, and a new start would meet it again."""
+
+
 class Meter:
     """Sums since the last record: totals, observations and their counts are additive, so nothing is averaged twice."""
 
@@ -74,8 +78,8 @@ def train(
     """Run steps `start_step` to `plan.total_steps`.
 
     `record` gets one dictionary every `log_every_steps` and before every checkpoint; `checkpoint` gets the number of
-    steps done, every `checkpoint_every_steps` and at the end. Both are called on all ranks. Raises ValueError when the
-    loss is not finite, on all ranks together, before such a state is saved.
+    steps done, every `checkpoint_every_steps` and at the end. Both are called on all ranks. Raises NotFiniteError when
+    the loss is not finite, on all ranks together, before such a state is saved.
     """
     settings = plan.train
     meter = Meter()
@@ -134,7 +138,7 @@ def _read(objective: FusionObjective, engine: Engine, meter: Meter, where: Recor
     totals, observations, counts, observed = engine.sum(torch.cat(meter.sums)).cpu().split(lengths)
     reading = objective.read(totals, counts)
     if not math.isfinite(reading.loss) or not math.isfinite(where["gradient_norm"]):
-        raise ValueError(
+        raise NotFiniteError(
             f"training stopped at step {where['step']}: the loss is {reading.loss} with gradient norm "
             f"{where['gradient_norm']}, allowed are finite numbers; a lower train.learning_rate is the usual cure"
         )

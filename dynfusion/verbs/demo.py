@@ -112,12 +112,13 @@ def _print_pool(manifest: Manifest) -> None:
 
 def _print_farewell(out: Path, model: Path, page: Path, tasks: dict[str, str], seconds: float) -> None:
     name, uri = next(iter(tasks.items()))
+    pool = out / "packed" / "pool"
     console.print(
         f"\nDone in {seconds:.0f} s.\n"
         f"  report: {page}\n"
         f"  model:  {model}\n\n"
         "Worth trying next:\n"
-        f"  dynfusion inspect {out / 'packed' / 'pool'}\n"
-        f"  dynfusion train jobs/runs/demo.toml data.uri={out / 'packed' / 'pool'} cluster.name=paper loss.preset=paper\n"
+        f"  dynfusion inspect {pool}\n"
+        f"  dynfusion train jobs/runs/demo.toml data.uri={pool} cluster.name=paper loss.preset=paper\n"
         f"  dynfusion evaluate --model {model} --tasks {name}={uri} --out {out / 'again'}"
     )

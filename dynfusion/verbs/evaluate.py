@@ -144,7 +144,7 @@ def _pool(model: FusionModel, training: Mapping[str, Any], settings: EvaluationS
     uri = settings.pool or data.get("uri")
     if uri is None:
         raise ValueError(
-            "setting evaluation.pool: the model folder has no training.json that names its data, give evaluation.pool=URI"
+            "setting evaluation.pool: no value, and the model folder has no training.json naming its data; give a URI"
         )
     dataset = open_dataset(uri)
     expected = data.get("fingerprint", dataset.manifest.fingerprint)

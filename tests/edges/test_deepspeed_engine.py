@@ -19,7 +19,7 @@ STEPS = 3
 def updates(
     kinds: list[tuple[str, int]], accumulation: int
 ) -> dict[tuple[str, int], tuple[list[float], dict[str, Tensor]]]:
-    """(gradient norms, weights) after three steps with every engine named, on this rank's groups of the same batches."""
+    """(gradient norms, weights) after three steps with each engine, on this rank's groups of the same batches."""
     return {kind: _train(*kind, accumulation) for kind in kinds}
 
 

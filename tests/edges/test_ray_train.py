@@ -130,6 +130,17 @@ def test_a_checkpoint_is_exported_without_deepspeed_or_ray(undisturbed: Path, tm
         export(tmp_path, tmp_path / "other")
 
 
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_the_run_once_and_with_its_sentence(dataset: Dataset, tmp_path: Path) -> None:
+    wild = settings(dataset, tmp_path)
+    train = {"learning_rate": 1e30, "gradient_clipping": 0.0, "warmup_share": 0.0}
+    wild = wild.model_copy(update={"train": wild.train.model_copy(update=train)})
+    said: list[str] = []
+    with pytest.raises(ValueError, match=r"training stopped at step \d+: the loss is"):
+        train_on_ray(wild, Watch(silent, said.append))
+    assert len([text for text in said if "steps of 128 molecules" in text]) == 1
+
+
 def test_a_cluster_without_the_resources_is_named_after_the_deadline(dataset: Dataset, tmp_path: Path) -> None:
     greedy = settings(dataset, tmp_path, cpus_per_worker=1000, start_deadline_seconds=1)
     with pytest.raises(ValueError, match=r"asked for 2 workers with \{'CPU': 1000.0\} each, found \{'CPU'"):

@@ -11,9 +11,6 @@ from dynfusion.fusion.losses import (
     LossSettings,
     contrast,
     cosine_alignment,
-    count_balanced,
-    count_varied_gates,
-    count_visible_pairs,
     entropy_deficit,
     entropy_hinge,
     gate_constancy,
@@ -25,6 +22,7 @@ from dynfusion.fusion.losses import (
     shared_cosine,
 )
 from dynfusion.fusion.model import Fused
+from dynfusion.fusion.presets import count_balanced, count_varied_gates, count_visible_pairs
 
 T = torch.tensor
 

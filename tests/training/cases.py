@@ -21,7 +21,7 @@ MODEL = ModelSettings(dim=8, gate_hidden=6, decoder_hidden=8, score_hidden=4)
 MASKING = MaskingSettings(ramp_share=0.5)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Raised in place of the SIGKILL that a process would die of."""
 
 
@@ -52,7 +52,7 @@ def run(
         target = folder / f"checkpoint-{step:08d}-001" if engine.rank == 0 else folder / f"rank-{engine.rank}-{step}"
         save_checkpoint(target, engine, objective.network, state, history)
         if step == stop_after:
-            raise Stopped
+            raise StoppedError
 
     with Feed(
         dataset,

@@ -12,7 +12,7 @@ from dynfusion.training.config import TrainSettings
 from dynfusion.training.loop import Record
 from dynfusion.training.schedule import learning_rate
 from tests.datasets import packed
-from tests.training.cases import TRAIN, Stopped, run, untimed
+from tests.training.cases import TRAIN, StoppedError, run, untimed
 from tests.training.ranks import run_ranks
 
 
@@ -41,7 +41,7 @@ def test_training_lowers_the_loss_and_records_every_term(whole: tuple[dict, list
 def test_a_killed_run_that_is_resumed_has_bit_for_bit_the_weights_of_one_never_killed(
     dataset: Dataset, whole: tuple[dict[str, torch.Tensor], list[Record]], tmp_path: Path
 ) -> None:
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run(dataset, tmp_path, stop_after=8)
     last = latest(tmp_path, print)
     assert last is not None
