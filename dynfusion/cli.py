@@ -5,6 +5,7 @@ imported when that verb is run. Exit codes: 0 done, 1 ran and failed, 2 wrong us
 """
 
 import importlib
+import importlib.metadata
 import sys
 import traceback
 from collections.abc import Sequence
@@ -26,13 +27,23 @@ config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Settings that differ from the run file.")
+    list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Settings on top, such as train.epochs=3.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; appears whole or not at all.")]
 
 
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"dynfusion {importlib.metadata.version('dynfusion')}")
+        raise typer.Exit
+    return wanted
+
+
 @app.callback()
 def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error and the workers' output.")
     ] = False,
@@ -153,10 +164,22 @@ def evaluate(
         typer.Option("--tasks", metavar="NAME=URI[,...]", help="Packed, labelled data sets, or CSV files with SMILES."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for cells and report.")] = Path("report"),
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", metavar="A,B", help="Label columns of the CSV files; by default the one of 0 and 1."),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Measure a model under every pattern of missing modalities, beside its rivals, and write the report."""
-    _call("evaluate", model, tasks=tasks, out=out, overrides=overrides or [], debug=context.find_root().params["debug"])
+    _call(
+        "evaluate",
+        model,
+        tasks=tasks,
+        out=out,
+        labels=labels.split(",") if labels else [],
+        overrides=overrides or [],
+        debug=context.find_root().params["debug"],
+    )
 
 
 @app.command(epilog="Example: dynfusion export --checkpoint runs/demo/checkpoint-00000200-001 --out model")
@@ -193,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TyperException as error:
         print(f"Error: {error.format_message()} Try 'dynfusion --help', or --help after a verb.", file=sys.stderr)
         return 2
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:  # the end of the line: whatever it was, a person gets a sentence and a scheduler a 1
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)

@@ -35,12 +35,14 @@ def read_run(path: str | Path, overrides: Iterable[str] = ()) -> RunSettings:
 
 
 def identity(settings: RunSettings) -> str:
-    """The fingerprint of what decides a run's numbers: not where it is kept, how it is watched or how it is evaluated.
+    """The fingerprint of what decides a run's global batches and steps.
 
-    The number of workers belongs to it since rounding differs; the global batches do not depend on it.
+    Not where it is kept, how often it is watched and saved, how it is evaluated, nor how many workers share it: with
+    another number of them the same global batches follow, and the weights differ by rounding.
     """
-    train = settings.train.model_copy(update={"keep_checkpoints": 1})
-    cluster = ClusterSettings(workers=settings.cluster.workers, gpus=settings.cluster.gpus)
+    unseen = {"keep_checkpoints": 1, "log_every_steps": 1, "checkpoint_every_steps": 1}
+    train = settings.train.model_copy(update=unseen)
+    cluster = ClusterSettings()
     data = DataSettings(uri="-", group_rows=settings.data.group_rows)
     return fingerprint(
         settings.model_copy(

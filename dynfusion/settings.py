@@ -74,8 +74,11 @@ def build(kind: type[Tree], *layers: Mapping[str, Any]) -> Tree:
 
 
 def to_toml(settings: Settings) -> str:
-    """The full tree with its defaults as TOML text; a setting without a value (`None`) is left out."""
-    return tomli_w.dumps(_without_none(settings.model_dump(mode="json")))
+    """The full tree with its defaults as TOML text, each setting's description behind it.
+
+    A setting without a value (`None`) is a comment.
+    """
+    return "\n\n".join(_sections(settings, "")) + "\n"
 
 
 def fingerprint(settings: Settings) -> str:
@@ -99,16 +102,35 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _without_none(value) if isinstance(value, dict) else value
-        for name, value in tree.items()
-        if value is not None
-    }
+def _sections(settings: Settings, name: str) -> Iterable[str]:
+    """The model's own lines under its table's header, then those of the models inside it."""
+    lines, inner = [f"[{name}]"] if name else [], []
+    for field, info in type(settings).model_fields.items():
+        value = getattr(settings, field)
+        if isinstance(value, Settings):
+            inner.append((value, f"{name}.{field}" if name else field))
+            continue
+        text = f"# {field} =" if value is None else _line(field, settings.model_dump(mode="json")[field])
+        lines.append(f"{text}  # {info.description}" if info.description else text)
+    if len(lines) > bool(name):
+        yield "\n".join(lines)
+    for value, below in inner:
+        yield from _sections(value, below)
+
+
+def _line(name: str, value: Any) -> str:
+    """`name = value` on one line, whatever the value."""
+    if isinstance(value, dict):
+        entries = ", ".join(_line(key, entry) for key, entry in value.items())
+        return f"{name} = {{{entries}}}"
+    if isinstance(value, list):
+        return f"{name} = [{', '.join(_line('x', entry).partition(' = ')[2] for entry in value)}]"
+    return tomli_w.dumps({name: value}).strip()
 
 
 def _sentence(kind: type[Settings], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     name = ".".join(str(part) for part in first["loc"]) or kind.__name__
     if first["type"] == "extra_forbidden":
         known = list(_names(kind))

@@ -55,3 +55,29 @@ def test_help_answers_within_a_second() -> None:
         return time.perf_counter() - started
 
     assert min(seconds() for _ in range(3)) < 1
+
+
+def test_molecules_become_a_verified_data_set_through_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "molecules.csv").write_text(
+        "id,smiles,active\n" + "".join(f"m{n},{'C' * n}O,{n % 2}\n" for n in range(1, 41))
+    )
+    table = f"--input {tmp_path}/molecules.csv --id-column id"
+    for encoder in ("morgan", "selfies-ngrams"):
+        assert main([*f"embed {table} --encoder {encoder} --out {tmp_path}/{encoder}".split()]) == 0
+    modalities = " ".join(f"--modality {name}={tmp_path}/{name}" for name in ("morgan", "selfies-ngrams"))
+    labels = f"--table {tmp_path}/molecules.csv --labels active"
+    assert main(f"pack {modalities} {labels} --out {tmp_path}/packed".split()) == 0
+    assert main(f"inspect {tmp_path}/packed".split()) == 0
+    assert main(f"verify {tmp_path}/packed".split()) == 0
+    assert "selfies-ngrams" in capsys.readouterr().out
+    shard = next((tmp_path / "packed").glob("**/*.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    assert main(f"verify {tmp_path}/packed".split()) == 1
+    assert shard.name in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "dynfusion 0.1.0\n"

@@ -21,10 +21,14 @@ def cluster(*, cpus: int = 1, debug: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says at every start that a token is used
     quiet = {"logging_level": logging.WARNING, "log_to_driver": debug or "RAY_ADDRESS" in os.environ}
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(**quiet)
-    else:
-        ray.init(num_cpus=max(cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
+    try:
+        if "RAY_ADDRESS" in os.environ:
+            ray.init(**quiet)
+        else:
+            ray.init(num_cpus=max(cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
+        where = os.environ.get("RAY_ADDRESS", "a local cluster")
+        raise RuntimeError(f"Ray at {where}: could not connect, {str(error).splitlines()[0]}") from error
     try:
         yield
     finally:

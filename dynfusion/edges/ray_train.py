@@ -23,15 +23,16 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer
 
-from dynfusion.edges.deepspeed_engine import DeepSpeedEngine
+from dynfusion.edges.deepspeed_engine import DeepSpeedEngine, configuration
 from dynfusion.edges.ray_cluster import wait_for
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.run_settings import RunSettings, identity
 from dynfusion.settings import build
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.feed import Feed
-from dynfusion.training.assemble import make_objective, make_order, make_plan, position_of
-from dynfusion.training.checkpoint import State, latest, load_checkpoint, save_checkpoint
+from dynfusion.store.manifest import Manifest, local_folder
+from dynfusion.training.assemble import check_shares, make_objective, make_order, make_plan, position_of
+from dynfusion.training.checkpoint import State, latest, load_checkpoint, read_state, save_checkpoint
 from dynfusion.training.engine import Engine, TorchEngine
 from dynfusion.training.loop import NotFiniteError, Plan, Record, train
 from dynfusion.training.run_folder import claim, finish, finished
@@ -54,12 +55,13 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> Path:
     """
     settings = _with_absolute_paths(settings)
     dataset = open_dataset(settings.data.uri)
-    make_order(dataset.manifest, settings.data, settings.train)
+    _check(settings, dataset.manifest)
     folder = Path(settings.cluster.storage) / settings.cluster.name
     claim(folder, settings.model_dump(mode="json"), identity(settings), dataset.manifest.fingerprint)
     if finished(folder):
         watch.say(f"run {folder} is already finished")
         return folder
+    _check_world_size(settings, latest(folder, watch.say))
     resources = _resources(settings)
     wait_for([resources] * settings.cluster.workers, deadline_seconds=settings.cluster.start_deadline_seconds)
     board = ray.remote(num_cpus=0)(Board).remote()
@@ -191,7 +193,12 @@ def _fit(trainer: TorchTrainer, board: Any, watch: Watch) -> None:
             cause = getattr(failure, "cause", failure)
             if isinstance(cause, ValueError):
                 raise ValueError(str(cause)) from error
-        raise
+        rank, failure = next(iter(error.worker_failures.items()))
+        raise RuntimeError(f"training failed on worker {rank}: {_last_line(failure)} (--debug shows more)") from error
+    except SystemExit:  # how Ray's own handler of Ctrl-C ends `fit`, once the workers are gone
+        raise KeyboardInterrupt from None
+    except ray.train.TrainingFailedError as error:
+        raise RuntimeError(f"training failed: {_last_line(error)} (--debug shows more)") from error
     finally:
         done.set()
         reader.join()
@@ -199,6 +206,11 @@ def _fit(trainer: TorchTrainer, board: Any, watch: Watch) -> None:
     failure = ray.get(board.failed.remote())
     if failure is not None:
         raise NotFiniteError(failure)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _take(board: Any, watch: Watch) -> None:
@@ -218,6 +230,8 @@ def _resume(folder: Path, engine: Engine, voice: Voice) -> tuple[int, list[Recor
         return 0, [], attempt
     state, history = load_checkpoint(Path(path), engine)
     voice.say(f"continuing from {path} at step {state.step}")
+    if state.world_size != engine.world_size:
+        voice.say(f"with {engine.world_size} workers, it was {state.world_size}: the same batches, weights to rounding")
     return state.step, history, attempt
 
 
@@ -233,6 +247,25 @@ def _report(engine: Engine, objective: FusionObjective, state: State, history: l
         )
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _check(settings: RunSettings, manifest: Manifest) -> None:
+    """Everything that workers would refuse, refused before there are any and before the run's folder is touched."""
+    order = make_order(manifest, settings.data, settings.train)
+    check_shares(order, settings.train, settings.cluster.workers)
+    if settings.engine.kind == "deepspeed":
+        configuration(settings.train, settings.engine)
+
+
+def _check_world_size(settings: RunSettings, last: Path | None) -> None:
+    """DeepSpeed's ZeRO stages write one optimizer part per worker and load no other number of them."""
+    saved = read_state(last).world_size if last is not None else settings.cluster.workers
+    if settings.engine.zero_stage > 0 and saved != settings.cluster.workers:
+        raise ValueError(
+            f"setting cluster.workers: found {settings.cluster.workers}, the run's last checkpoint was written by "
+            f"{saved} workers at ZeRO stage {settings.engine.zero_stage}, which only {saved} can continue; stage 0 "
+            "continues on any number"
+        )
 
 
 def _opening(settings: RunSettings, groups: int, plan: Plan, start: int) -> str:
@@ -253,6 +286,6 @@ def _resources(settings: RunSettings) -> dict[str, float]:
 
 def _with_absolute_paths(settings: RunSettings) -> RunSettings:
     """Workers run in a folder of their own, so paths leave the driver absolute."""
-    data = settings.data.model_copy(update={"uri": str(Path(settings.data.uri).absolute())})
-    cluster = settings.cluster.model_copy(update={"storage": str(Path(settings.cluster.storage).absolute())})
+    data = settings.data.model_copy(update={"uri": str(local_folder(settings.data.uri).absolute())})
+    cluster = settings.cluster.model_copy(update={"storage": str(local_folder(settings.cluster.storage).absolute())})
     return settings.model_copy(update={"data": data, "cluster": cluster})

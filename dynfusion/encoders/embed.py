@@ -17,9 +17,10 @@ from jaxtyping import Float16, UInt8
 
 from dynfusion.encoders import descriptors, morgan, selfies_ngrams
 from dynfusion.encoders.encoded import Encoded, to_float16
-from dynfusion.encoders.folder import read_folder, write_lines, written_whole
+from dynfusion.encoders.folder import read_folder, write_lines
 from dynfusion.encoders.molecules import Molecules, RowError, canonical_keys
 from dynfusion.store.reasons import Reason
+from dynfusion.store.whole import written_whole
 
 CHUNK_ROWS = 64
 

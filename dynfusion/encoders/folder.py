@@ -8,10 +8,8 @@ groups.txt      one stereo-free canonical SMILES a line, empty where the SMILES 
 encoder.txt     one line: the encoder's name, parameters and library versions
 """
 
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, UInt8
 
 from dynfusion.store.reasons import Reason
+from dynfusion.store.whole import written_whole
 
 
 @dataclass(frozen=True)
@@ -31,24 +30,6 @@ class EmbeddingFolder:
     values: Float16[np.ndarray, "rows dim"]
     reasons: UInt8[np.ndarray, " rows"]
     encoder: str
-
-
-@contextmanager
-def written_whole(out: Path) -> Iterator[Path]:
-    """A sibling folder to fill; it becomes `out` at the end of the `with`, or is removed when that raises.
-
-    What a killed run left there is removed first. Raises ValueError when `out` exists.
-    """
-    if out.exists():
-        raise ValueError(f"{out}: already exists, choose another folder or remove it")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:

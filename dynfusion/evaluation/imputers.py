@@ -43,12 +43,14 @@ class Pool:
     """Per modality float32 [rows, dim], zero where absent."""
     present: Bool[np.ndarray, "rows modalities"]
     held: Bool[np.ndarray, "rows"]
-    """Rows that the penalty is chosen on and nothing is fitted on."""
+    """Rows that the penalty is chosen on."""
+    trained: Bool[np.ndarray, "rows"]
+    """Rows that the fusion model was trained on, which the final fit uses."""
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any value."""
         digest = hashlib.sha256("\0".join(self.modalities).encode())
-        for array in (self.present, self.held, *(self.values[name] for name in self.modalities)):
+        for array in (self.present, self.held, self.trained, *(self.values[name] for name in self.modalities)):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
@@ -81,9 +83,13 @@ class Imputers:
 def standardise(
     values: Float[np.ndarray, "rows dim"], statistics: tuple[np.ndarray, np.ndarray]
 ) -> Float[np.ndarray, "rows dim"]:
-    """float32 in units of the pool's standard deviation (floored at 1e-3), clipped to -8..8."""
+    """float32 in units of the pool's standard deviation, clipped to -8..8; zero where that is at most 1e-3.
+
+    The rule of `dynfusion.fusion.model.Tower.standardise`, so that rivals see what the fusion model sees.
+    """
     mean, std = statistics
-    return np.clip((values - mean) / np.maximum(std, STD_FLOOR), -CLIP, CLIP).astype(np.float32)
+    units = np.clip((values - mean) / np.maximum(std, STD_FLOOR), -CLIP, CLIP)
+    return np.where(std > STD_FLOOR, units, 0).astype(np.float32)
 
 
 def standardise_present(
@@ -140,18 +146,25 @@ def _fit_ridge(
     inputs -= input_mean
     outputs -= output_mean
     gram, cross = inputs.T @ inputs, inputs.T @ outputs
-    best: tuple[float, float, np.ndarray] | None = None
     errors = []
     for alpha in alphas:
         weight = _solve(gram, cross, alpha * len(inputs))
-        error = float(np.mean((held_outputs - output_mean - (held_inputs - input_mean) @ weight) ** 2))
-        errors.append(error)
-        if best is None or error < best[0]:
-            best = (error, alpha, weight)
-    assert best is not None
-    weight = best[2].astype(np.float32)
-    intercept = (output_mean - input_mean @ best[2]).astype(np.float32)
-    return Ridge(visible, target, weight, intercept, best[1], int(fit.sum()), int(held.sum()), tuple(errors))
+        errors.append(float(np.mean((held_outputs - output_mean - (held_inputs - input_mean) @ weight) ** 2)))
+    alpha = alphas[int(np.argmin(errors))]
+    final = (fit | held) & pool.trained
+    weight, intercept = _refit(pool, final, visible, target, alpha)
+    return Ridge(visible, target, weight, intercept, alpha, int(final.sum()), int(held.sum()), tuple(errors))
+
+
+def _refit(
+    pool: Pool, rows: np.ndarray, visible: tuple[str, ...], target: str, alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(weight, intercept) on the rows that the fusion model was trained on, the penalty's held ones among them."""
+    inputs, outputs = _side_by_side(pool, visible, rows), pool.values[target][rows].astype(np.float64)
+    input_mean, output_mean = inputs.mean(axis=0), outputs.mean(axis=0)
+    inputs -= input_mean
+    weight = _solve(inputs.T @ inputs, inputs.T @ (outputs - output_mean), alpha * len(inputs))
+    return weight.astype(np.float32), (output_mean - input_mean @ weight).astype(np.float32)
 
 
 def _side_by_side(pool: Pool, names: tuple[str, ...], rows: np.ndarray) -> np.ndarray:

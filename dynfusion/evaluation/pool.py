@@ -28,6 +28,7 @@ def read_pool(dataset: Dataset, *, modalities: tuple[str, ...], statistics: Stat
         values=standardise_present(values, present, modalities=tuple(modalities), statistics=statistics),
         present=present,
         held=hold_rows(len(present), len(parts[1].present)),
+        trained=np.arange(len(present)) < len(chosen),
     )
 
 

@@ -1,7 +1,7 @@
 """How well absent embeddings are filled in: from every visible subset to every modality outside it.
 
 Scored on the test molecules that really have the target and at least one of the visible modalities. Errors are in
-standardised units (imputers.py), over dimensions whose pool standard deviation is at least 1e-3. Raw cosine never
+standardised units (imputers.py), over dimensions whose pool standard deviation is above 1e-3. Raw cosine never
 stands alone: for some encoders a constant already scores above 0.95.
 """
 
@@ -64,7 +64,7 @@ def _scores(
     filled: Filled, statistics: tuple[np.ndarray, np.ndarray], counts: np.ndarray, confidence: float
 ) -> Mapping[str, float | int]:
     mean, std = statistics
-    varied = std >= STD_FLOOR
+    varied = std > STD_FLOOR
     truth, guess = standardise(filled.truth, statistics)[:, varied], standardise(filled.model, statistics)[:, varied]
     error = _squared(truth - guess)
     scores: dict[str, float | int] = {

@@ -100,7 +100,7 @@ class FusionModel:
 
     def _run(self, embeddings: Embeddings, present: Presence | None) -> Iterator[tuple[Tensor, Tensor]]:
         values, visible = self._gather(embeddings, present or {})
-        for start in range(0, len(visible), self.batch_rows):
+        for start in range(0, max(1, len(visible)), self.batch_rows):
             rows = slice(start, start + self.batch_rows)
             yield self._encode_rows([value[rows] for value in values], visible[rows])
 
@@ -121,6 +121,9 @@ class FusionModel:
                 raise ValueError(
                     f"modality {name!r}: not known to this model, allowed are {', '.join(self.modalities)}"
                 )
+        for name in present:
+            if embeddings.get(name) is None:
+                raise ValueError(f"modality {name!r}: presence is given without embeddings")
         given = {name: torch.as_tensor(value) for name, value in embeddings.items() if value is not None}
         if not given:
             raise ValueError(f"embeddings: found none, give at least one of {', '.join(self.modalities)}")
@@ -146,7 +149,8 @@ def _checked(
     if value is None:
         return torch.zeros(rows, width), torch.zeros(rows, dtype=torch.bool)
     if tuple(value.shape) != shape:
-        raise ValueError(f"modality {name!r}: found shape {tuple(value.shape)}, allowed is ({rows}, {width})")
+        wanted = f"({rows}, {width})" if value.ndim == 2 else f"(rows, {width})"
+        raise ValueError(f"modality {name!r}: found shape {tuple(value.shape)}, allowed is {wanted}")
     value = value.to(torch.float32)
     missing = value.isnan().all(dim=1)
     column = ~missing if present is None else torch.as_tensor(present).to(torch.bool)

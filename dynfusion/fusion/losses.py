@@ -60,14 +60,12 @@ class Context:
 # --- reconstruction -------------------------------------------------------------------------------------------------
 
 
-def squared_error(context: Context) -> list[Float[Tensor, " rows"]]:
+def squared_error(fused: Fused, informative: list[Tensor]) -> list[Float[Tensor, " rows"]]:
     """Mean over informative dimensions of (xhat - x~)^2, per modality and row; 1 is what predicting the mean scores."""
-    errors = []
-    for prediction, target, used in zip(
-        context.fused.reconstructions, context.fused.standardised, context.informative, strict=True
-    ):
-        errors.append((((prediction - target) ** 2) * used).sum(dim=1) / used.sum().clamp_min(1))
-    return errors
+    return [
+        (((prediction - target) ** 2) * used).sum(dim=1) / used.sum().clamp_min(1)
+        for prediction, target, used in zip(fused.reconstructions, fused.standardised, informative, strict=True)
+    ]
 
 
 def cosine_distance(context: Context) -> list[Float[Tensor, " rows"]]:
@@ -83,7 +81,10 @@ def cosine_distance(context: Context) -> list[Float[Tensor, " rows"]]:
 def _robust_error(context: Context) -> list[Tensor]:
     weight = context.settings.cosine_weight
     return [
-        square + weight * angle for square, angle in zip(squared_error(context), cosine_distance(context), strict=True)
+        square + weight * angle
+        for square, angle in zip(
+            squared_error(context.fused, context.informative), cosine_distance(context), strict=True
+        )
     ]
 
 
@@ -99,7 +100,7 @@ def reconstruct_visible(context: Context) -> Float[Tensor, " modalities"]:
 
 def reconstruct_hidden_squared(context: Context) -> Float[Tensor, " modalities"]:
     """Paper: squared error over hidden cells only (as ActionMAE's masked loss, arXiv:2211.13916)."""
-    return _sum_where(squared_error(context), context.batch.targets)
+    return _sum_where(squared_error(context.fused, context.informative), context.batch.targets)
 
 
 # --- alignment ------------------------------------------------------------------------------------------------------

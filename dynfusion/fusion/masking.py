@@ -53,14 +53,6 @@ def subset_share(settings: MaskingSettings, progress: float) -> float:
     return settings.subset_share if progress >= settings.ramp_share else 0.0
 
 
-def realised_rate(rate: float, modalities: int) -> float:
-    """The expected share of hidden cells among complete rows: Bernoulli(`rate`) given that one at least stays visible.
-
-    Source: (p - p^M) / (1 - p^M), the mean of a binomial conditioned on not being full.
-    """
-    return (rate - rate**modalities) / (1 - rate**modalities)
-
-
 def hide(
     present: Bool[Tensor, "rows modalities"],
     row_ids: Int[Tensor, " rows"],

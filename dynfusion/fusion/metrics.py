@@ -5,13 +5,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dynfusion.fusion.batch import Batch
-from dynfusion.fusion.losses import normalised_entropy
+from dynfusion.fusion.losses import normalised_entropy, squared_error
 from dynfusion.fusion.model import Fused
 
 GATE_OPEN = 0.5
 
 
-def observe(batch: Batch, fused: Fused) -> Float[Tensor, " entries"]:
+def observe(batch: Batch, fused: Fused, informative: list[Tensor]) -> Float[Tensor, " entries"]:
     """[1 + 4 * modalities] sums: entropy; then per modality attention, gate mean, share of open gates, R2's residual.
 
     Attention and gates are summed over visible cells, entropy over rows with a choice, the squared residual over hidden
@@ -23,10 +23,7 @@ def observe(batch: Batch, fused: Fused) -> Float[Tensor, " entries"]:
     attention = (fused.attention * choice[:, None]).sum(dim=0)
     gate = _per_modality([gate.mean(dim=1) for gate in fused.gates], visible)
     opened = _per_modality([(gate > GATE_OPEN).to(gate.dtype).mean(dim=1) for gate in fused.gates], visible)
-    residual = _per_modality(
-        [((x - y) ** 2).mean(dim=1) for x, y in zip(fused.reconstructions, fused.standardised, strict=True)],
-        batch.targets,
-    )
+    residual = _per_modality(squared_error(fused, informative), batch.targets)
     return torch.cat([entropy, attention, gate, opened, residual]).detach()
 
 

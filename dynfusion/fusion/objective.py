@@ -51,7 +51,7 @@ class FusionObjective(nn.Module):
             logit_scale=self.log_scale.clamp(0, MAX_LOG_SCALE).exp(),
         )
         totals = torch.cat([part.total(context) for part in self.parts])
-        return totals, observe(batch, fused)
+        return totals, observe(batch, fused, context.informative)
 
     def counts(self, batch: Batch) -> Float[Tensor, " entries"]:
         """What the totals average over, from masks alone, float64."""

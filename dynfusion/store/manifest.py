@@ -111,7 +111,7 @@ def local_folder(uri: str | Path) -> Path:
     if not found:
         return Path(text)
     if scheme != "file":
-        raise ValueError(f"{text}: datasets are read from a local folder or a file:// address, not from {scheme}://")
+        raise ValueError(f"{text}: allowed is a local folder or a file:// address, not {scheme}://")
     return Path(rest)
 
 

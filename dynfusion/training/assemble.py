@@ -7,7 +7,7 @@ from dynfusion.fusion.masking import MaskingSettings
 from dynfusion.fusion.model import FusionNetwork, ModelSettings
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.store.manifest import Manifest
-from dynfusion.store.order import Order, Position
+from dynfusion.store.order import Order, Position, deal_groups
 from dynfusion.training.config import DataSettings, TrainSettings
 from dynfusion.training.loop import Plan
 
@@ -37,6 +37,19 @@ def make_order(manifest: Manifest, data: DataSettings, train: TrainSettings) -> 
 def make_plan(order: Order, train: TrainSettings, masking: MaskingSettings) -> Plan:
     """What the run does in all."""
     return Plan(train=train, masking=masking, steps_per_epoch=order.steps_per_epoch, group_rows=order.rows_per_group)
+
+
+def check_shares(order: Order, train: TrainSettings, world_size: int) -> None:
+    """Whether every worker gets whole contrast groups, and one for each of its micro-batches.
+
+    Raises ValueError naming the setting otherwise.
+    """
+    fewest = min(len(deal_groups(order.num_groups, rank, world_size)) for rank in range(world_size))
+    if train.accumulation > fewest:
+        raise ValueError(
+            f"train.accumulation: found {train.accumulation}, allowed is at most {fewest}, since {world_size} workers "
+            f"share {order.num_groups} contrast groups of {order.rows_per_group} rows and none is split"
+        )
 
 
 def position_of(plan: Plan, step: int) -> Position:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dynfusion.settings import Settings
 from dynfusion.store.feed import FeedSettings
@@ -56,6 +56,12 @@ class EngineSettings(Settings):
         "fp32", description="bf16: autocast with fp32 parameters, in both engines"
     )
     deepspeed: dict[str, Any] = Field({}, description="further keys of DeepSpeed's own configuration, passed through")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "EngineSettings":
+        if self.kind == "torch" and (self.zero_stage or self.deepspeed):
+            raise ValueError("kind torch knows no zero_stage and no deepspeed keys, leave them out")
+        return self
 
 
 class ClusterSettings(Settings):

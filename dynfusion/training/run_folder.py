@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dynfusion.store.dataset import Dataset
+from dynfusion.store.whole import written_whole
 from dynfusion.training.checkpoint import MODEL, problem, read_history, read_state
 
 RUN = "run.json"
@@ -72,16 +73,13 @@ def export(checkpoint: Path, out: Path, training: dict[str, Any] | None = None) 
     wrong = problem(checkpoint)
     if wrong is not None:
         raise ValueError(f"checkpoint {checkpoint}: {wrong}, allowed is a folder that a training run wrote whole")
-    if out.exists():
-        raise ValueError(f"model folder {out}: already there, choose another or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(checkpoint / MODEL, part)
     if training is None:
-        training = {"steps": read_state(checkpoint).step, "history": read_history(checkpoint)}
-    (part / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
-    part.rename(out)
+        state = read_state(checkpoint)
+        data = {"fingerprint": state.data_fingerprint}
+        training = {"data": data, "steps": state.step, "history": read_history(checkpoint)}
+    with written_whole(out) as part:
+        shutil.copytree(checkpoint / MODEL, part, dirs_exist_ok=True)
+        (part / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
     return out
 
 

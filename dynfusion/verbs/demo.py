@@ -8,6 +8,8 @@ Every stage is the function behind the verb of the same name, and finds what an 
 
 import csv
 import os
+import shutil
+import sys
 import time
 from dataclasses import asdict
 from importlib.resources import files
@@ -29,6 +31,7 @@ from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.evaluate import evaluate_model
 from dynfusion.verbs.train import train_settings
 
+RUN_FILE = Path(os.path.relpath(str(files("dynfusion.verbs").joinpath("demo.toml"))))
 DROPPED_SHARE = 0.15
 DROP_SEED = 0
 
@@ -52,8 +55,7 @@ def demo(out: Path, *, debug: bool = False) -> Path:
 
 def demo_settings(out: Path) -> RunSettings:
     """The run file that ships with the package, its data and run folder under `out`."""
-    run = str(files("dynfusion.verbs").joinpath("demo.toml"))
-    return read_run(run, [f"data.uri={out / 'packed' / 'pool'}", f"cluster.storage={out / 'runs'}"])
+    return read_run(RUN_FILE, [f"data.uri={out / 'packed' / 'pool'}", f"cluster.storage={out / 'runs'}"])
 
 
 def _embed(name: str, molecules: Molecules, out: Path) -> dict[str, Path]:
@@ -113,12 +115,14 @@ def _print_pool(manifest: Manifest) -> None:
 def _print_farewell(out: Path, model: Path, page: Path, tasks: dict[str, str], seconds: float) -> None:
     name, uri = next(iter(tasks.items()))
     pool = out / "packed" / "pool"
+    program = sys.argv[0] if shutil.which("dynfusion") is None else "dynfusion"
     console.print(
         f"\nDone in {seconds:.0f} s.\n"
         f"  report: {page}\n"
         f"  model:  {model}\n\n"
         "Worth trying next:\n"
-        f"  dynfusion inspect {pool}\n"
-        f"  dynfusion train jobs/runs/demo.toml data.uri={pool} cluster.name=paper loss.preset=paper\n"
-        f"  dynfusion evaluate --model {model} --tasks {name}={uri} --out {out / 'again'}"
+        f"  {program} inspect {pool}\n"
+        f"  {program} train {RUN_FILE} data.uri={pool} cluster.storage={out / 'runs'} "
+        "cluster.name=paper loss.preset=paper\n"
+        f"  {program} evaluate --model {model} --tasks {name}={uri} --out {out / 'again'}"
     )

@@ -1,5 +1,6 @@
 """`dynfusion embed`: a CSV of molecules -> a folder of embeddings."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ def embed(
     id_column: str | None,
     encoder: str,
     out: Path,
-    workers: int,
+    workers: int | None = None,
     on_bad: Literal["error", "absent"] = "error",
 ) -> Path:
     """`out`, the folder of embeddings (dynfusion.encoders.folder), a row for each row of the CSV file `input`.
@@ -32,7 +33,7 @@ def embed(
                 molecules.smiles,
                 encoder=encoder,
                 out=out,
-                workers=workers,
+                workers=workers or os.cpu_count() or 1,
                 on_bad=on_bad,
                 progress=advance,
             )

@@ -2,10 +2,12 @@
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray, fit_imputers_on_ray
@@ -21,6 +23,7 @@ from dynfusion.evaluation.wording import summary
 from dynfusion.fusion.api import FusionModel
 from dynfusion.settings import Settings, build, parse_overrides
 from dynfusion.store.dataset import open_dataset
+from dynfusion.training.checkpoint import MODEL
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.labelled_csv import pack_csv
 
@@ -35,9 +38,17 @@ PACKAGES = ("dynfusion", "numpy", "scipy", "scikit-learn", "torch", "ray")
 
 
 def evaluate(
-    model: str | Path, *, tasks: str, out: str | Path, overrides: Iterable[str] = (), debug: bool = False
+    model: str | Path,
+    *,
+    tasks: str,
+    out: str | Path,
+    labels: Sequence[str] = (),
+    overrides: Iterable[str] = (),
+    debug: bool = False,
 ) -> Path:
-    """`evaluate_model` from a command line: `tasks` is NAME=URI_OR_CSV[,...], overrides are `evaluation.` settings.
+    """`evaluate_model` from a command line.
+
+    `tasks` is NAME=URI_OR_CSV[,...], `labels` are the CSV files' label columns, overrides `evaluation.` settings.
 
     Raises ValueError for tasks that are not NAME=URI_OR_CSV, wrong settings, and as `evaluate_model` does.
     """
@@ -45,7 +56,9 @@ def evaluate(
     named = parse_tasks(tasks)
     encoders = FusionModel.load(model).modalities
     packed = {
-        name: pack_csv(name, Path(uri), encoders=encoders, out=Path(out)) if uri.lower().endswith(".csv") else uri
+        name: pack_csv(name, Path(uri), encoders=encoders, out=Path(out), labels=labels)
+        if uri.lower().endswith(".csv")
+        else uri
         for name, uri in named.items()
     }
     with cluster(debug=debug):
@@ -85,7 +98,7 @@ def evaluate_model(
     if not tasks:
         raise ValueError("tasks: found none, give at least one NAME=URI")
     model, training = FusionModel.load(folder), _read_training(folder)
-    name = folder.resolve().name
+    name = _name(folder)
     raw = [matched(require_classes(read_task(task, open_dataset(uri))), model) for task, uri in tasks.items()]
     with progress("fit ridge imputers") as advance:
         pool = _pool(model, training, settings)
@@ -118,6 +131,12 @@ def _write(
     return out / "report.html"
 
 
+def _name(folder: Path) -> str:
+    """A run's name for the `model/` folder that the run left, else the folder's own."""
+    whole = folder.resolve()
+    return whole.parent.name if whole.name == MODEL else whole.name
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
@@ -147,11 +166,12 @@ def _pool(model: FusionModel, training: Mapping[str, Any], settings: EvaluationS
             "setting evaluation.pool: no value, and the model folder has no training.json naming its data; give a URI"
         )
     dataset = open_dataset(uri)
-    expected = data.get("fingerprint", dataset.manifest.fingerprint)
-    if expected != dataset.manifest.fingerprint:
-        raise ValueError(
-            f"pool {uri}: its fingerprint is {dataset.manifest.fingerprint}, the model was trained on {expected}"
-        )
+    found, expected = dataset.manifest.fingerprint, data.get("fingerprint")
+    if expected is not None and expected != found:
+        raise ValueError(f"pool {uri}: its fingerprint is {found}, the model was trained on {expected}")
+    for spec in dataset.manifest.modalities:
+        if spec.name in model.dims and not np.allclose(spec.mean, model.statistics()[spec.name][0], atol=1e-5):
+            raise ValueError(f"pool {uri}: its {spec.name} has other means than the data that the model was trained on")
     max_rows = settings.imputers.pool_rows
     return read_pool(dataset, modalities=model.modalities, statistics=model.statistics(), max_rows=max_rows)
 

@@ -2,22 +2,27 @@
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from dynfusion.encoders.embed import ENCODERS, embed
+from dynfusion.encoders.folder import read_folder
 from dynfusion.encoders.molecule_table import read_molecules
-from dynfusion.evaluation.tasks import MAX_CLASSES
+from dynfusion.encoders.molecules import Molecules
 from dynfusion.store.pack import PackInputs, pack
-from dynfusion.verbs.display import progress
+from dynfusion.verbs.display import console, progress
+
+BINARY = ({"0", "1"}, {"0.0", "1.0"})
 
 
-def pack_csv(name: str, path: Path, *, encoders: tuple[str, ...], out: Path) -> str:
+def pack_csv(name: str, path: Path, *, encoders: tuple[str, ...], out: Path, labels: Sequence[str] = ()) -> str:
     """The packed dataset of a CSV, under `out/tasks/name`, made once.
 
-    Columns `smiles`, and if there are any `id` and `split` (train, valid, test), have their meaning; every other column
-    of at most 20 different values is a label.
+    Columns `smiles`, and if there are any `id` and `split` (train, valid, test), have their meaning. Without `labels`
+    the one other column of 0, 1 and gaps is the label.
 
-    Raises ValueError for a modality that no local encoder makes, a CSV without labels, and as `embed` and `pack` do.
+    Raises ValueError for a modality that no local encoder makes, a label column that is missing, labels that cannot be
+    told, and as `embed` and `pack` do.
     """
     unknown = [modality for modality in encoders if modality not in ENCODERS]
     if unknown:
@@ -29,10 +34,8 @@ def pack_csv(name: str, path: Path, *, encoders: tuple[str, ...], out: Path) -> 
     molecules = read_molecules(path, smiles_column="smiles", id_column="id" if "id" in header else None)
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    known = {"id", "smiles", "split"}
-    labels = [c for c in header if c not in known and len({row[c] for row in rows if row[c]}) <= MAX_CLASSES]
-    if not labels:
-        raise ValueError(f"{path}: no label column, allowed is one with at most {MAX_CLASSES} different values")
+    labels = _labels(path, header, rows, labels)
+    console.print(f"task {name}: labels {', '.join(labels)}")
     folder = out / "tasks" / name
     modalities = {}
     for encoder in encoders:
@@ -46,6 +49,7 @@ def pack_csv(name: str, path: Path, *, encoders: tuple[str, ...], out: Path) -> 
                 on_bad="absent",
                 progress=advance,
             )
+    _say_unreadable(name, molecules, read_folder(next(iter(modalities.values()))).groups)
     split = ["split"] if "split" in header else []
     with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -55,6 +59,30 @@ def pack_csv(name: str, path: Path, *, encoders: tuple[str, ...], out: Path) -> 
     inputs = PackInputs(modalities, folder / "table.csv", labels=tuple(labels), split_column="split" if split else None)
     pack(inputs, out=folder / "packed")
     return str(folder / "packed")
+
+
+def _labels(path: Path, header: list[str], rows: list[dict[str, str]], named: Sequence[str]) -> list[str]:
+    for column in named:
+        if column not in header:
+            raise ValueError(f"{path}: no column {column!r} for --labels, it has {', '.join(header)}")
+    if named:
+        return list(named)
+    others = [column for column in header if column not in ("id", "smiles", "split")]
+    binary = [column for column in others if {row[column] for row in rows} - {""} in BINARY]
+    if len(binary) != 1:
+        found = f"{len(binary)} columns of 0 and 1" + (f" ({', '.join(binary[:5])})" if binary else "")
+        raise ValueError(f"{path}: found {found} beside id, smiles and split, so name the labels with --labels A,B")
+    return binary
+
+
+def _say_unreadable(name: str, molecules: Molecules, groups: Sequence[str]) -> None:
+    """A molecule that cannot be read stays in its task, with nothing present; the person is told."""
+    rows = [row for row, group in enumerate(groups, start=1) if not group]
+    if rows:
+        console.print(
+            f"task {name}: {len(rows)} of {len(molecules)} SMILES cannot be read, the first is row {rows[0]} "
+            f"({molecules.smiles[rows[0] - 1]!r}); with nothing present they are scored by the training prior"
+        )
 
 
 def _header(path: Path) -> list[str]:

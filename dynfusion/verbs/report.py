@@ -10,4 +10,6 @@ def report(folder: str | Path) -> Path:
 
     Raises ValueError when the folder has no readable report.
     """
-    return rebuild_report(Path(folder))
+    page = rebuild_report(Path(folder))
+    print(f"report: {page}")
+    return page

@@ -1,5 +1,6 @@
 """`dynfusion train`: one training run on Ray, from a run file."""
 
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,8 +27,8 @@ def train_settings(settings: RunSettings, *, debug: bool = False) -> Path:
     started = time.monotonic()
     manifest = open_dataset(settings.data.uri).manifest
     plan = make_plan(make_order(manifest, settings.data, settings.train), settings.train, settings.masking)
-    workers = settings.cluster.workers
-    with cluster(cpus=workers, debug=debug), progress(f"train {settings.cluster.name}", lines=False) as advance:
+    cpus = math.ceil(settings.cluster.workers * settings.cluster.cpus_per_worker)
+    with cluster(cpus=cpus, debug=debug), progress(f"train {settings.cluster.name}", lines=False) as advance:
 
         def show(record: dict) -> None:
             advance(record["step"], plan.total_steps)

@@ -8,6 +8,7 @@ from torch import Tensor, distributed
 
 from dynfusion.edges.deepspeed_engine import DeepSpeedEngine, configuration
 from dynfusion.fusion.batch import Batch
+from dynfusion.fusion.objective import FusionObjective
 from dynfusion.training.config import EngineSettings, TrainSettings
 from dynfusion.training.engine import Engine, TorchEngine
 from tests.fusion import cases
@@ -17,15 +18,15 @@ STEPS = 3
 
 
 def updates(
-    kinds: list[tuple[str, int]], accumulation: int
+    kinds: list[tuple[str, int]], accumulation: int, precision: str = "fp32"
 ) -> dict[tuple[str, int], tuple[list[float], dict[str, Tensor]]]:
     """(gradient norms, weights) after three steps with each engine, on this rank's groups of the same batches."""
-    return {kind: _train(*kind, accumulation) for kind in kinds}
+    return {kind: _train(*kind, accumulation, precision) for kind in kinds}
 
 
-def _train(kind: str, stage: int, accumulation: int) -> tuple[list[float], dict[str, Tensor]]:
+def _train(kind: str, stage: int, accumulation: int, precision: str) -> tuple[list[float], dict[str, Tensor]]:
     train = TrainSettings(accumulation=accumulation, gradient_clipping=0.5, learning_rate=1e-2)
-    settings = EngineSettings(kind=kind, zero_stage=stage)
+    settings = EngineSettings(kind=kind, zero_stage=stage, precision=precision)
     made = cases.objective().float()
     engine: Engine = (TorchEngine if kind == "torch" else DeepSpeedEngine)(made, train, settings, torch.device("cpu"))
     norms = []
@@ -83,6 +84,50 @@ def test_torch_and_deepspeed_apply_the_same_update(
     for rank in run_ranks(world_size, tmp_path, updates, [("torch", 0), ("deepspeed", 0)], accumulation):
         for found in rank.values():
             _assert_alike(found, reference)
+
+
+def test_bf16_means_autocast_in_both_engines(tmp_path: Path) -> None:
+    for rank in run_ranks(2, tmp_path, updates, [("torch", 0), ("deepspeed", 0)], 1, "bf16"):
+        _assert_alike(rank[("deepspeed", 0)], rank[("torch", 0)])
+
+
+def resumed_and_not(stage: int, folder: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights after four steps without a break, and after two, a save, a load into a new engine and two more."""
+    train, settings = TrainSettings(), EngineSettings(zero_stage=stage)
+
+    def fresh() -> tuple[FusionObjective, DeepSpeedEngine]:
+        made = cases.objective().float()
+        return made, DeepSpeedEngine(made, train, settings, torch.device("cpu"))
+
+    def steps(made: FusionObjective, engine: Engine, seeds: range) -> None:
+        for seed in seeds:
+            mine = _share(_float(cases.batch(48, group_rows=8, seed=seed)), engine)
+            totals, _ = engine.forward(mine)
+            coefficients = made.coefficients(engine.sum(made.counts(mine)))
+            engine.backward(engine.world_size * (coefficients.to(totals.dtype) * totals).sum())
+            engine.step(1e-2)
+
+    made, engine = fresh()
+    steps(made, engine, range(2))
+    saved = Path(folder)
+    saved.mkdir(parents=True, exist_ok=True)
+    engine.save(saved)
+    weights = engine.weights()
+    distributed.barrier()
+    steps(made, engine, range(2, 4))
+    whole = engine.weights()
+    made, engine = fresh()
+    engine.load(saved, weights)
+    steps(made, engine, range(2, 4))
+    return whole, engine.weights()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_every_stage_continues_bit_for_bit_from_what_it_saved(stage: int, tmp_path: Path) -> None:
+    for whole, resumed in run_ranks(2, tmp_path, resumed_and_not, stage, str(tmp_path / "saved")):
+        for name, tensor in whole.items():
+            assert torch.equal(resumed[name], tensor), name
 
 
 @pytest.mark.slow

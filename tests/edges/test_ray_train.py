@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch.testing import assert_close
 from dynfusion.edges.ray_train import Watch, train_on_ray
 from dynfusion.fusion.api import FusionModel
 from dynfusion.run_settings import RunSettings
-from dynfusion.settings import build
+from dynfusion.settings import build, to_toml
 from dynfusion.store.dataset import Dataset
 from dynfusion.training.checkpoint import read_history
 from dynfusion.training.run_folder import export
@@ -109,6 +111,26 @@ def test_a_killed_worker_changes_nothing_in_the_weights(dataset: Dataset, undist
     assert untimed(histories[0]) == untimed(histories[1])
 
 
+@pytest.mark.slow
+def test_a_killed_driver_and_the_same_command_again_change_nothing_in_the_weights(
+    dataset: Dataset, undisturbed: Path, tmp_path: Path
+) -> None:
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(to_toml(settings(dataset, tmp_path, name="run")))
+    command = [sys.executable, "-m", "dynfusion", "train", str(run_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if line.startswith("step 6/"):
+                break
+        driver.kill()
+    assert not (tmp_path / "run" / "model").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "continuing from" in again.stdout
+    expected, found = weights(undisturbed), weights(tmp_path / "run")
+    assert all((found[name] == tensor).all() for name, tensor in expected.items())
+
+
 def _training_worker() -> int:
     """Process id of a Ray Train worker of this session."""
     for process in psutil.Process().children(recursive=True):
@@ -124,7 +146,7 @@ def test_a_checkpoint_is_exported_without_deepspeed_or_ray(undisturbed: Path, tm
     trained = FusionModel.load(undisturbed / "model")
     for name, tensor in model.network.state_dict().items():
         assert (tensor == trained.network.state_dict()[name]).all()
-    with pytest.raises(ValueError, match="already there"):
+    with pytest.raises(ValueError, match="already exists"):
         export(last, tmp_path / "model")
     with pytest.raises(ValueError, match="no list of files"):
         export(tmp_path, tmp_path / "other")
@@ -139,6 +161,24 @@ def test_a_loss_that_is_not_finite_ends_the_run_once_and_with_its_sentence(datas
     with pytest.raises(ValueError, match=r"training stopped at step \d+: the loss is"):
         train_on_ray(wild, Watch(silent, said.append))
     assert len([text for text in said if "steps of 128 molecules" in text]) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "sentence"),
+    [
+        ("train", {"accumulation": 3}, r"train\.accumulation: found 3, allowed is at most 2, since 2 workers share 4"),
+        ("cluster", {"workers": 5}, "world_size: found 5, this dataset and batch give 4 contrast groups"),
+        ("engine", {"deepspeed": {"optimizer": {}}}, r"engine\.deepspeed\.optimizer: decided by dynfusion"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_there_is_a_worker_or_a_run_folder(
+    part: str, change: dict[str, Any], sentence: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    base = settings(dataset, tmp_path)
+    wrong = base.model_copy(update={part: getattr(base, part).model_copy(update=change)})
+    with pytest.raises(ValueError, match=sentence):
+        train_on_ray(wrong, Watch(silent, silent))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cluster_without_the_resources_is_named_after_the_deadline(dataset: Dataset, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dynfusion.encoders.embed import CHUNK_ROWS, ENCODERS, embed
-from dynfusion.encoders.folder import copy_without, read_folder, read_lines, written_whole
+from dynfusion.encoders.folder import copy_without, read_folder, written_whole
 from dynfusion.store.reasons import Reason
 
 IDS = ["m1", "m2", "m3"]
@@ -112,15 +112,6 @@ def test_bad_rows_of_an_existing_folder_are_still_refused(tmp_path: Path) -> Non
     out = embed(["a", "b"], ["C", "C1CC"], encoder="morgan", out=tmp_path / "out", on_bad="absent")
     with pytest.raises(ValueError, match="row 2, id 'b': SMILES 'C1CC' cannot be read"):
         embed(["a", "b"], ["C", "C1CC"], encoder="morgan", out=out)
-
-
-def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
-    left = tmp_path / ".out.partial"
-    left.mkdir()
-    (left / "embeddings.npy").write_bytes(b"half")
-    out = embed(IDS, SMILES, encoder="morgan", out=tmp_path / "out")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out"]
-    assert read_lines(out / "ids.txt") == tuple(IDS)
 
 
 def test_a_folder_is_never_replaced(tmp_path: Path) -> None:

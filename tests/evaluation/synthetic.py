@@ -110,7 +110,8 @@ class LatentModel:
         values = standardise_present(
             self.pool_values, self.pool_present, modalities=MODALITIES, statistics=self._statistics
         )
-        return Pool(MODALITIES, values, self.pool_present, hold_rows(len(self.pool_present), 0))
+        rows = len(self.pool_present)
+        return Pool(MODALITIES, values, self.pool_present, hold_rows(rows, 0), np.ones(rows, dtype=bool))
 
 
 def settings(**changes: object) -> EvaluationSettings:

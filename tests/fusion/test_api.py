@@ -60,6 +60,14 @@ def test_attention_is_zero_for_what_is_left_out(model: FusionModel) -> None:
     np.testing.assert_allclose(attention.sum(axis=1), 1, atol=1e-6)
 
 
+def test_no_rows_give_no_rows(model: FusionModel) -> None:
+    none = {name: value[:0] for name, value in embeddings().items()}
+    assert model.encode(none).shape == (0, model.dim)
+    assert {name: value.shape for name, value in model.reconstruct(none).items()} == {
+        name: (0, width) for name, width in WIDTHS.items()
+    }
+
+
 def test_a_saved_model_gives_the_same_numbers(model: FusionModel, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     loaded = FusionModel.load(tmp_path / "model")
@@ -79,6 +87,7 @@ def test_wrong_input_is_refused_in_one_sentence(model: FusionModel) -> None:
         ({"a": given["a"], "b": given["b"][:3]}, None, r"modality 'b': found shape \(3, 5\), allowed is \(20, 5\)"),
         ({"a": None}, None, "embeddings: found none"),
         (given, {"a": np.ones(3, dtype=bool)}, r"presence of shape \(3,\), allowed is \(20,\)"),
+        ({"a": given["a"]}, {"b": np.ones(ROWS, dtype=bool)}, "modality 'b': presence is given without embeddings"),
         ({"a": given["a"]}, {"a": np.arange(ROWS) > 2}, "row 0: no modality is present in 3 of 20 rows"),
     ]
     for values, present, message in cases:

@@ -5,9 +5,17 @@ import itertools
 import pytest
 import torch
 
-from dynfusion.fusion.masking import MaskingSettings, hidden_rate, hide, realised_rate, subset_share, uniform
+from dynfusion.fusion.masking import MaskingSettings, hidden_rate, hide, subset_share, uniform
 
 MANY = 200_000
+
+
+def realised_rate(rate: float, modalities: int) -> float:
+    """The expected share of hidden cells among complete rows: Bernoulli(`rate`) given that one at least stays visible.
+
+    Source: (p - p^M) / (1 - p^M), the mean of a binomial conditioned on not being full.
+    """
+    return (rate - rate**modalities) / (1 - rate**modalities)
 
 
 def test_draws_are_uniform_and_differ_by_seed_epoch_row_and_stream() -> None:

@@ -27,7 +27,7 @@ def test_a_model_without_local_encoders_and_a_csv_without_labels_are_refused(tmp
     path = write(tmp_path / "mine.csv", "smiles,active", ["CO,1", "CCO,0"])
     with pytest.raises(ValueError, match="the model's modality smi-ted has no local encoder"):
         pack_csv("mine", path, encoders=("smi-ted",), out=tmp_path / "out")
-    with pytest.raises(ValueError, match=r"bare\.csv: no label column"):
+    with pytest.raises(ValueError, match=r"bare\.csv: found 0 columns of 0 and 1"):
         pack_csv("mine", write(tmp_path / "bare.csv", "smiles", ["CO"]), encoders=("morgan",), out=tmp_path / "out")
     with pytest.raises(ValueError, match=r"gone\.csv: no such file"):
         pack_csv("mine", tmp_path / "gone.csv", encoders=("morgan",), out=tmp_path / "out")
@@ -40,3 +40,15 @@ def test_tasks_are_name_and_place_each_name_once():
         parse_tasks("packed/a")
     with pytest.raises(ValueError, match="tasks: a is given twice"):
         parse_tasks("a=x,a=y")
+
+
+def test_labels_that_cannot_be_told_are_asked_for(tmp_path):
+    path = write(tmp_path / "two.csv", "smiles,active,ring,group", ["CO,1,0,a", "CCO,0,1,b", "CCCO,0,1,a"])
+    with pytest.raises(ValueError, match=r"two\.csv: found 2 columns of 0 and 1 \(active, ring\) .* name the labels"):
+        pack_csv("two", path, encoders=("morgan",), out=tmp_path / "out")
+    with pytest.raises(
+        ValueError, match=r"two\.csv: no column 'actve' for --labels, it has smiles, active, ring, group"
+    ):
+        pack_csv("two", path, encoders=("morgan",), out=tmp_path / "out", labels=["actve"])
+    task = read_task("two", open_dataset(pack_csv("two", path, encoders=("morgan",), out=tmp_path, labels=["ring"])))
+    assert task.label_names == ("ring",)
