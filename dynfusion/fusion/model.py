@@ -54,6 +54,19 @@ class Fused:
     reconstructions: list[Tensor]
 
 
+class GatedProjection(nn.Module):
+    """A linear map that also tells where a gate is heard. It owns its weight: ZeRO 3 gathers parameters by owner."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        linear = nn.Linear(width, dim)
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, values: Float[Tensor, "rows width"], gate: Float[Tensor, "rows width"]) -> tuple[Tensor, Tensor]:
+        """(W (g * x) + b, |W| g), [rows, dim] both."""
+        return F.linear(gate * values, self.weight, self.bias), F.linear(gate, self.weight.abs())
+
+
 class Tower(nn.Module):
     """One modality on its way in: standardise, gate, project."""
 
@@ -67,7 +80,7 @@ class Tower(nn.Module):
         self.gate = nn.Sequential(
             nn.Linear(width, settings.gate_hidden), nn.GELU(), nn.Linear(settings.gate_hidden, width)
         )
-        self.projection = nn.Linear(width, settings.dim)
+        self.projection = GatedProjection(width, settings.dim)
 
     @property
     def informative(self) -> Bool[Tensor, " width"]:
@@ -84,8 +97,7 @@ class Tower(nn.Module):
     def forward(self, standardised: Float[Tensor, "rows width"]) -> tuple[Tensor, Tensor, Tensor]:
         """(gate [rows, width], projection [rows, dim], saliency [rows, dim] = |W| g: where this gate is heard)."""
         gate = torch.sigmoid(self.gate(standardised))
-        saliency = F.linear(gate, self.projection.weight.abs())
-        return gate, self.projection(gate * standardised), saliency
+        return (gate, *self.projection(standardised, gate))
 
 
 class Decoder(nn.Module):

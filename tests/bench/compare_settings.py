@@ -1,4 +1,4 @@
-"""Settings compared without a look at test molecules: `python -m tests.bench.compare_settings DEMO [NAME=VALUE,...] ...`
+"""Settings compared without test molecules: `python -m tests.bench.compare_settings DEMO [NAME=VALUE,...] ...`
 
 DEMO is the folder of a finished `dynfusion demo`. Each further argument is one variant of its run, as comma-separated
 overrides; the run as it stands comes first. A model is trained in this process with the torch engine; heads are fitted
