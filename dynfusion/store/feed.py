@@ -22,8 +22,9 @@ from pydantic import Field
 from torch import Tensor
 
 from dynfusion.settings import Settings
-from dynfusion.store.dataset import Dataset, MappedPart
+from dynfusion.store.dataset import Dataset
 from dynfusion.store.order import Order, Position, deal_groups
+from dynfusion.store.part import MappedPart
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ class Feed(Iterator[FeedBatch]):
         lanes = order.lanes_of(deal_groups(order.num_groups, rank, world_size))
         self.position = self._ahead = start
         self._order = order
-        self._source = _Source(dataset.mapped("train"), order, lanes)
+        self._part = dataset.part_along(order, lanes, start)
+        self._source = _Source(self._part, order, lanes)
         rows, dims = len(lanes) * order.lane_batch_rows, dataset.manifest.dims
         count = _num_buffers(rows, dims, settings)
         self._free = deque(_Buffer.allocate(rows, dims) for _ in range(count))
@@ -122,6 +124,7 @@ class Feed(Iterator[FeedBatch]):
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
             self._pending.clear()
+            self._part.close()
 
     def __enter__(self) -> "Feed":
         return self
@@ -164,11 +167,12 @@ class _Source:
 
     def fill(self, buffer: _Buffer, position: Position) -> None:
         rows = self._rows(position)
-        starts, place = self._part.starts(rows)
-        for number, (view, values) in enumerate(zip(self._views, buffer.values, strict=True)):
-            index = torch.from_numpy(self._part.value_index(starts, place, number))
-            torch.index_select(view, 0, index, out=values)
-            buffer.present[:, number] = torch.from_numpy(self._part.presence(starts, place, number))
+        with self._part.held(rows, position):
+            starts, place = self._part.starts(rows)
+            for number, (view, values) in enumerate(zip(self._views, buffer.values, strict=True)):
+                index = torch.from_numpy(self._part.value_index(starts, place, number))
+                torch.index_select(view, 0, index, out=values)
+                buffer.present[:, number] = torch.from_numpy(self._part.presence(starts, place, number))
         buffer.row_ids.copy_(torch.from_numpy(rows))
 
     def _rows(self, position: Position) -> np.ndarray:

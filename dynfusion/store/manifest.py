@@ -134,20 +134,29 @@ def read_manifest(uri: str | Path) -> Manifest:
     """
     path = local_folder(uri) / MANIFEST_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse_manifest(path.read_bytes(), str(path))
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{uri}: no packed dataset here, {MANIFEST_NAME} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable manifest, {error}") from None
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: found format_version {version!r}, this program reads {FORMAT_VERSION}")
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """The manifest in these bytes of `manifest.json`; `where` opens the sentences.
+
+    Raises ValueError when it is of another version, damaged, or does not match its own fingerprint.
+    """
     try:
-        manifest = build(Manifest, content)
+        tree = json.loads(content.decode("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}: not a readable manifest, {error}") from None
+    version = tree.get("format_version") if isinstance(tree, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{where}: found format_version {version!r}, this program reads {FORMAT_VERSION}")
+    try:
+        manifest = build(Manifest, tree)
     except ValueError as error:
-        raise ValueError(f"{path}: not a valid manifest, {error}") from None
+        raise ValueError(f"{where}: not a valid manifest, {error}") from None
     if manifest.fingerprint != _fingerprint(manifest):
-        raise ValueError(f"{path}: changed since it was packed, its content does not match its fingerprint")
+        raise ValueError(f"{where}: changed since it was packed, its content does not match its fingerprint")
     return manifest
 
 
