@@ -68,7 +68,7 @@ class Dataset:
         return read_sidecars(folder, [self.manifest.shards[0].sidecar]).slice(0, 0)
 
     def part_along(self, order: Order, lanes: range, start: Position) -> MappedPart:
-        """The training rows for one reader who follows the order on these lanes from `start` on; close it at the end."""
+        """The training rows for one reader that follows the order on these lanes from `start` on; close it in the end."""
         return self.mapped("train")
 
     def mapped(self, part: Part) -> MappedPart:

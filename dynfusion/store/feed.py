@@ -121,10 +121,10 @@ class Feed(Iterator[FeedBatch]):
     def close(self) -> None:
         """Stop the threads; closing twice is fine."""
         if self._pool is not None:
+            self._part.close()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
             self._pending.clear()
-            self._part.close()
 
     def __enter__(self) -> "Feed":
         return self

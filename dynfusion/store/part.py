@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -18,6 +18,7 @@ Part = Literal["train", "holdout"]
 _NOTHING_TO_HOLD = nullcontext()
 
 
+@runtime_checkable
 class Comings(Protocol):
     """What brings blocks from far away into a part's memory."""
 
@@ -25,7 +26,7 @@ class Comings(Protocol):
         """Wait until these blocks are in place and keep them there; ValueError when they cannot be had."""
 
     def close(self) -> None:
-        """Stop; the memory is not read any more."""
+        """Stop bringing; whoever waits gets a ValueError, what is held stays until it is let go."""
 
 
 class MappedPart:
