@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
-from dynfusion.store.manifest import Manifest, local_folder, read_manifest
+from dynfusion.store.manifest import MANIFEST_NAME, Manifest, local_folder, parse_manifest, read_manifest
 from dynfusion.store.order import Order, Position
+from dynfusion.store.origin import Remote
 from dynfusion.store.part import MappedPart, Part, map_part, shards_of
+from dynfusion.store.residence import Residence
 from dynfusion.store.sidecar import read_sidecars
 
 
@@ -27,13 +29,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A packed dataset; files are opened when first needed. It pickles as its address."""
+    """A packed dataset; files are opened when first needed. It pickles as its address and what reaches it."""
 
     uri: str
     manifest: Manifest
+    remote: Remote | None = None
 
-    def __reduce__(self) -> tuple[Callable[[str], "Dataset"], tuple[str]]:
-        return open_dataset, (self.uri,)
+    def __reduce__(self) -> tuple[Callable[..., "Dataset"], tuple[str, Remote | None]]:
+        return open_dataset, (self.uri, self.remote)
 
     def read(self, part: Part, rows: np.ndarray | slice | None = None) -> Rows:
         """The given rows (all by default) in the given order; a row number is a position in the pack, kept for good.
@@ -50,30 +53,40 @@ class Dataset:
         if not len(numbers):
             empty = {name: np.zeros((0, dim), np.float16) for name, dim in zip(names, dims, strict=True)}
             return Rows(empty, np.zeros((0, len(names)), bool), numbers)
-        mapped = self.mapped(part)
-        starts, place = mapped.starts(numbers)
-        values = {name: mapped.values(m)[mapped.value_index(starts, place, m)] for m, name in enumerate(names)}
-        present = np.stack([mapped.presence(starts, place, m) for m in range(len(names))], axis=1)
+        if self._residence is None:
+            return Rows(*_gather(self.mapped(part), names, numbers), numbers)
+        values = {name: np.empty((len(numbers), dim), np.float16) for name, dim in zip(names, dims, strict=True)}
+        present = np.empty((len(numbers), len(names)), bool)
+        for places, mapped in self._residence.pieces(part, numbers):
+            some, present[places] = _gather(mapped, names, numbers[places])
+            for name in names:
+                values[name][places] = some[name]
         return Rows(values, present, numbers)
 
     def table(self, part: Literal["train", "holdout", "dropped"]) -> pa.Table:
         """The sidecar row for row: `id`, `smiles`, `reason:<modality>`, the label columns, the split column."""
-        folder = local_folder(self.uri)
         if part == "dropped":
             files = [self.manifest.dropped] if self.manifest.dropped else []
         else:
             files = [shard.sidecar for shard in shards_of(self.manifest, part)]
-        if files:
-            return read_sidecars(folder, files)
-        return read_sidecars(folder, [self.manifest.shards[0].sidecar]).slice(0, 0)
+        read = files or [self.manifest.shards[0].sidecar]
+        folder = local_folder(self.uri) if self._residence is None else self._residence.small_files(read)
+        table = read_sidecars(folder, read)
+        return table if files else table.slice(0, 0)
 
     def part_along(self, order: Order, lanes: range, start: Position) -> MappedPart:
-        """The training rows for one reader that follows the order on these lanes from `start` on; close it in the end."""
+        """The training rows for one reader that follows the order on these lanes from `start`; close it in the end."""
+        if self._residence is not None:
+            return self._residence.part_along(order, lanes, start)
         return self.mapped("train")
 
     def mapped(self, part: Part) -> MappedPart:
-        """The part's shards as mapped memory, opened once and kept."""
+        """The part's shards as mapped memory, opened once and kept. Raises ValueError when they are not local files."""
         return self._train if part == "train" else self._holdout
+
+    @cached_property
+    def _residence(self) -> Residence | None:
+        return None if self.remote is None else Residence(self.remote, self.manifest)
 
     @cached_property
     def _train(self) -> MappedPart:
@@ -84,9 +97,23 @@ class Dataset:
         return map_part(local_folder(self.uri), self.manifest, "holdout")
 
 
-def open_dataset(uri: str | Path) -> Dataset:
-    """The dataset at a local folder or `file://` address; only its manifest is read now.
+def open_dataset(uri: str | Path, remote: Remote | None = None) -> Dataset:
+    """The dataset at a local folder or `file://` address, or at the far place that `remote` reaches; only its manifest
+    is read now. (`dynfusion.edges.datasets.open_dataset` takes `s3://` addresses and makes `remote` of them.)
 
     Raises ValueError when there is no valid manifest.
     """
-    return Dataset(str(uri), read_manifest(uri))
+    if remote is None:
+        return Dataset(str(uri), read_manifest(uri))
+    try:
+        content = remote.origin.read(MANIFEST_NAME)
+    except FileNotFoundError:
+        raise ValueError(f"{uri}: no packed dataset here, {MANIFEST_NAME} is missing") from None
+    return Dataset(str(uri), parse_manifest(content, f"{uri}/{MANIFEST_NAME}"), remote)
+
+
+def _gather(mapped: MappedPart, names: tuple[str, ...], rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Values by modality and presence of some rows."""
+    starts, place = mapped.starts(rows)
+    values = {name: mapped.values(m)[mapped.value_index(starts, place, m)] for m, name in enumerate(names)}
+    return values, np.stack([mapped.presence(starts, place, m) for m in range(len(names))], axis=1)

@@ -22,8 +22,8 @@ _NOTHING_TO_HOLD = nullcontext()
 class Comings(Protocol):
     """What brings blocks from far away into a part's memory."""
 
-    def hold(self, blocks: Int64[np.ndarray, " blocks"], position: Position | None) -> AbstractContextManager[None]:
-        """Wait until these blocks are in place and keep them there; ValueError when they cannot be had."""
+    def hold(self, rows: Int64[np.ndarray, " rows"], position: Position | None) -> AbstractContextManager[None]:
+        """Wait until the blocks of these rows are in place and keep them; ValueError when they cannot be had."""
 
     def close(self) -> None:
         """Stop bringing; whoever waits gets a ValueError, what is held stays until it is let go."""
@@ -67,7 +67,12 @@ class MappedPart:
         """
         if self._comings is None:
             return _NOTHING_TO_HOLD
-        return self._comings.hold(np.unique(rows // self.block_rows), position)
+        return self._comings.hold(rows, position)
+
+    @property
+    def stays(self) -> bool:
+        """Whether every block is in place for good."""
+        return self._comings is None
 
     def close(self) -> None:
         """Stop what brings blocks from far away; a part of local files needs none."""
