@@ -1,0 +1,49 @@
+"""How a pack is cut into jobs so that it stays within its memory; none of these numbers changes a byte of the result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dynfusion.store.source import Piece
+from dynfusion.store.sources import Source
+from dynfusion.store.table import Table
+
+_PROGRAM_BYTES = 300 << 20
+_BUCKET_BYTES = 64 << 20
+_CHUNK_BYTES = 64 << 20
+_CHUNK_ROWS = 1 << 18
+_TEXT_BYTES = 400
+"""About what a row's id, texts and places take while a bucket is joined."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`num_buckets` of the first pass, and the rows read at a time of each source (the table's come last)."""
+
+    num_buckets: int
+    chunk_rows: tuple[int, ...]
+
+
+def make_plan(sources: Sequence[Source], table: Table | None, *, memory_bytes: int, threads: int) -> Plan:
+    """Buckets and chunks so small that `threads` jobs at a time stay within the memory (what the program itself takes
+    is set aside first)."""
+    share = max(memory_bytes - _PROGRAM_BYTES, memory_bytes // 4) // threads
+    parts: list[tuple[int, tuple[Piece, ...]]] = [(source.dim, source.pieces) for source in sources]
+    if table is not None:
+        parts.append((0, table.pieces))
+    total = sum(sum(_rows(piece, dim) for piece in pieces) * (2 * dim + _TEXT_BYTES) for dim, pieces in parts)
+    num_buckets = max(-(-total // min(_BUCKET_BYTES, share // 4)), 1)
+    chunk_rows = [
+        max(min(share // (20 * dim + 2 * _TEXT_BYTES), _CHUNK_BYTES // (2 * dim + 64), _CHUNK_ROWS), 64)
+        for dim, _ in parts
+    ]
+    return Plan(num_buckets, tuple(chunk_rows))
+
+
+def rows_known(pieces: Sequence[Piece]) -> int:
+    """Rows of the pieces that say so before they are read."""
+    return sum(piece.rows or 0 for piece in pieces)
+
+
+def _rows(piece: Piece, dim: int) -> int:
+    """The piece's rows; of a file that does not say, a guess from its bytes that is rather too many."""
+    return piece.rows if piece.rows is not None else piece.bytes // max(2 * dim, 16) + 1
