@@ -1,7 +1,10 @@
 """In which order rows are read: pure index functions of (layout, fingerprint, seed, epoch). Nothing per row is held.
 
     block ids --permuted by epoch--> one sequence of all rows --cut evenly--> lanes --cut--> windows
-        --rows permuted inside a window--> step t takes positions [t*b, (t+1)*b) of every lane
+        --rows permuted inside a window--> step t takes positions [t*b, (t+1)*b) of every lane, by row number
+
+A step's rows of one lane come in ascending order: which rows meet is chance, how they stand in the batch means nothing
+to a loss, and reading forwards is a tenth faster.
 
 Lanes do not know how many ranks there are, so the global batch of a step is the same for every world size.
 """
@@ -171,7 +174,7 @@ class Order:
         return even_split(self.layout.rows, self.layout.lanes)
 
     def rows(self, epoch: int, step: int, lanes: range) -> Int64[np.ndarray, " rows"]:
-        """Row numbers that these lanes give to one step, lane after lane.
+        """Row numbers that these lanes give to one step, lane after lane, ascending within a lane.
 
         Raises ValueError for a step outside the epoch.
         """
@@ -200,6 +203,7 @@ class Order:
         inside = np.broadcast_to(inside, (len(lanes), position.shape[1]))
         rows = self._row_at(epoch, window_start + permute(inside, size, key=key))
         by_lane = rows.reshape(len(lanes), len(steps), self.lane_batch_rows)
+        by_lane.sort(axis=-1)
         return np.ascontiguousarray(by_lane.transpose(1, 0, 2)).reshape(len(steps), -1)
 
     def visits(self, epoch: int, lanes: range) -> Int64[np.ndarray, "visits 3"]:
