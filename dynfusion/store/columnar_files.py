@@ -109,7 +109,8 @@ def _open_parquet(uri: str, file: BinaryIO, **_: Any) -> tuple[pa.Schema, tuple[
     pieces, group = [], 0
     first_row = 0
     while group < parquet.num_row_groups:
-        groups, rows, size = [], 0, 0
+        groups: list[int] = []
+        rows = size = 0
         while group < parquet.num_row_groups and (not groups or size < PIECE_BYTES):
             meta = parquet.metadata.row_group(group)
             groups.append(group)

@@ -75,7 +75,8 @@ class JoinedBucket:
     """A bucket's rows in shuffled order, those for training first, then the held-out and the dropped ones.
 
     `rows` has the columns of the sidecar (id, smiles, group when any is given, reason:<modality>, labels, split) and
-    `place:<modality>`, which of the bucket's vectors is the row's (-1 where it is absent). `counts` are the rows of the three parts.
+    `place:<modality>`, which of the bucket's vectors is the row's (-1 where it is absent). `counts` are the rows of
+    the three parts.
     """
 
     rows: pa.Table

@@ -4,10 +4,11 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 from numpy.lib import format as npy
 
 from dynfusion.store.files import Files, folder_of
@@ -18,6 +19,7 @@ _COMPANIONS = {"smiles": "smiles.txt", "group": "groups.txt"}
 _FLOATS = ("float16", "float32", "float64", BFLOAT16)
 _MAGIC = b"\x93NUMPY"
 _SCAN_BYTES = 1 << 24
+_SEPARATOR = b"\x1f"
 
 
 @dataclass(frozen=True)
@@ -196,12 +198,12 @@ def _open_reasons(where: str, uri: str, files: Files) -> Array:
 def _member(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
     with archive.open(name) as member:
         shape, fortran, dtype = _header(member)
-    if fortran and len(shape) > 1 or dtype.hasobject:
+    if (fortran and len(shape) > 1) or dtype.hasobject:
         raise ValueError(f"array {name} lies in column order or holds Python objects")
     return shape, dtype
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = npy.read_magic(file)
     return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
 
@@ -213,9 +215,10 @@ def _read_rows(
     found = {key: _column(column, start, stop, files) for key, column in columns.items()}
     with files.open(array.uri) as file:
         file.seek(array.offset + start * array.row_bytes)
+        buffer = np.empty((min(chunk_rows, stop - start), array.row_bytes), np.uint8)
         for first in range(0, stop - start, chunk_rows):
             rows = min(chunk_rows, stop - start - first)
-            raw = np.empty((rows, array.row_bytes), np.uint8)
+            raw = buffer[:rows]
             _fill(file, raw, array.uri)
             part = slice(first, first + rows)
             reasons = found.get("reasons")
@@ -227,7 +230,7 @@ def _read_rows(
             )
 
 
-def _column(column: Array | Lines, start: int, stop: int, files: Files) -> np.ndarray | list[str]:
+def _column(column: Array | Lines, start: int, stop: int, files: Files) -> pa.Array | np.ndarray:
     with files.open(column.uri) as file:
         if isinstance(column, Array):
             file.seek(column.offset + start * column.dtype.itemsize)
@@ -236,8 +239,20 @@ def _column(column: Array | Lines, start: int, stop: int, files: Files) -> np.nd
             return raw.view(column.dtype)
         first = start // column.every
         file.seek(column.starts[first])
-        text = file.read(column.starts[first + 1] - column.starts[first]).decode("utf-8")
-    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+        return _split_lines(file.read(column.starts[first + 1] - column.starts[first]))
+
+
+def _split_lines(text: bytes) -> pa.Array:
+    """One string a line; through pyarrow's CSV reader, ten times as fast as Python's strings."""
+    if _SEPARATOR in text or b"\r" in text:
+        return pa.array(text.decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n"), pa.string())
+    table = pa.csv.read_csv(
+        pa.BufferReader(text),
+        pa.csv.ReadOptions(column_names=["line"], use_threads=False, block_size=len(text) + 1),
+        pa.csv.ParseOptions(delimiter=_SEPARATOR.decode(), quote_char=False, ignore_empty_lines=False),
+        pa.csv.ConvertOptions(column_types={"line": pa.string()}, strings_can_be_null=False),
+    )
+    return table["line"].combine_chunks()
 
 
 def _read_npz(array: Array, name: str, files: Files, chunk_rows: int) -> Iterator[Chunk]:
@@ -252,9 +267,9 @@ def _read_npz(array: Array, name: str, files: Files, chunk_rows: int) -> Iterato
                 yield Chunk(_strings(ids[first : first + len(raw)]), _numbers(raw, array), None, {})
 
 
-def _fill(file: BinaryIO, raw: np.ndarray, uri: str) -> None:
+def _fill(file: IO[bytes], raw: np.ndarray, uri: str) -> None:
     """Read exactly these bytes."""
-    view = memoryview(raw).cast("B")
+    view = memoryview(raw.data).cast("B")
     done = 0
     while done < len(view):
         got = file.readinto(view[done:])  # type: ignore[attr-defined]
@@ -267,9 +282,9 @@ def _numbers(raw: np.ndarray, array: Array) -> np.ndarray:
     return typed(raw, BFLOAT16) if array.kind == BFLOAT16 else raw.view(array.dtype)
 
 
-def _strings(values: np.ndarray | list[str]) -> pa.Array:
-    if isinstance(values, list):
-        return pa.array(values, pa.string())
+def _strings(values: np.ndarray | pa.Array) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8")
     return pa.array(values if values.dtype.kind in "iu" else values.tolist()).cast(pa.string())

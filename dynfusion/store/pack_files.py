@@ -123,6 +123,7 @@ def run_shard(job: ShardJob) -> ShardResult:
     done = job.work / f"{job.stem}.npz"
     if not done.is_file():
         names = list(job.sources)
+        buffers = [np.empty(0, np.float16) for _ in names]
         sidecar: SidecarWriter | None = None
         with ShardWriter(
             job.folder / f"{job.stem}.arrow", names, job.dims, rows=job.rows, block_rows=job.block_rows
@@ -132,12 +133,11 @@ def run_shard(job: ShardJob) -> ShardResult:
                 kept = rows.select([name for name in rows.column_names if not name.startswith(PLACE_PREFIX)])
                 sidecar = sidecar or SidecarWriter(job.folder, f"{job.stem}.rows.arrow", kept.schema)
                 sidecar.append(kept)
-                values = [
-                    read_bucket_values(list(folders), segment.bucket, dim)
-                    for folders, dim in zip(job.sources.values(), job.dims, strict=True)
-                ]
+                values = []
+                for m, (folders, dim) in enumerate(zip(job.sources.values(), job.dims, strict=True)):
+                    values.append(read_bucket_values(list(folders), segment.bucket, dim, buffer=buffers[m]))
+                    buffers[m] = values[m].base
                 writer.append(values, [rows[PLACE_PREFIX + name].to_numpy() for name in names])
-                del values
             written = writer.close()
         assert sidecar is not None, "a shard has rows"
         spec = ShardSpec(

@@ -1,4 +1,4 @@
-"""The three passes of a pack, each a list of jobs: read the sources into buckets, join the buckets, write the shards."""
+"""The three passes of a pack, each a list of jobs: read sources into buckets, join the buckets, write the shards."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from dynfusion.store.pack_files import (
 )
 from dynfusion.store.pack_plan import Plan, rows_known
 from dynfusion.store.run_jobs import RunJobs
-from dynfusion.store.scatter import ScatterJob, Scattered, read_scattered, scatter, shuffle_key
+from dynfusion.store.scatter import Scattered, ScatterJob, read_scattered, scatter, shuffle_key
 from dynfusion.store.sidecar import SidecarWriter
 from dynfusion.store.source import Piece
 from dynfusion.store.sources import Source

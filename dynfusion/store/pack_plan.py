@@ -1,4 +1,4 @@
-"""How a pack is cut into jobs so that it stays within its memory; none of these numbers changes a byte of the result."""
+"""How a pack is cut into jobs so that it stays within its memory; none of these numbers changes a byte of the pack."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ from dynfusion.store.sources import Source
 from dynfusion.store.table import Table
 
 _PROGRAM_BYTES = 300 << 20
-_BUCKET_BYTES = 64 << 20
-_CHUNK_BYTES = 64 << 20
+_BUCKET_BYTES = 32 << 20
+_CHUNK_BYTES = 16 << 20
+_RUN_BYTES = 64 << 10
 _CHUNK_ROWS = 1 << 18
 _TEXT_BYTES = 400
 """About what a row's id, texts and places take while a bucket is joined."""
@@ -25,18 +26,18 @@ class Plan:
 
 def make_plan(sources: Sequence[Source], table: Table | None, *, memory_bytes: int, threads: int) -> Plan:
     """Buckets and chunks so small that `threads` jobs at a time stay within the memory (what the program itself takes
-    is set aside first)."""
+    is set aside first), and chunks so large that a bucket's run in one is worth a read."""
     share = max(memory_bytes - _PROGRAM_BYTES, memory_bytes // 4) // threads
     parts: list[tuple[int, tuple[Piece, ...]]] = [(source.dim, source.pieces) for source in sources]
     if table is not None:
         parts.append((0, table.pieces))
     total = sum(sum(_rows(piece, dim) for piece in pieces) * (2 * dim + _TEXT_BYTES) for dim, pieces in parts)
     num_buckets = max(-(-total // min(_BUCKET_BYTES, share // 4)), 1)
-    chunk_rows = [
-        max(min(share // (20 * dim + 2 * _TEXT_BYTES), _CHUNK_BYTES // (2 * dim + 64), _CHUNK_ROWS), 64)
-        for dim, _ in parts
-    ]
-    return Plan(num_buckets, tuple(chunk_rows))
+    chunk_bytes = max(_CHUNK_BYTES, num_buckets * _RUN_BYTES)
+    chunk_rows = (
+        min(share // (20 * dim + 2 * _TEXT_BYTES), chunk_bytes // (2 * dim + 64), _CHUNK_ROWS) for dim, _ in parts
+    )
+    return Plan(num_buckets, tuple(max(rows, 64) for rows in chunk_rows))
 
 
 def rows_known(pieces: Sequence[Piece]) -> int:

@@ -26,6 +26,7 @@ from dynfusion.store.reasons import Reason
 from dynfusion.store.source import Chunk, Piece
 
 _SHOWN_IDS = 3
+_WRITE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def scatter(job: ScatterJob) -> Scattered:
     partial = job.folder.with_name(f"{job.folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    borders, bad_ids, bad, rows = [], [], 0, 0
+    borders: list[np.ndarray] = []
+    bad_ids: list[str] = []
+    bad, rows = 0, 0
     writer = None
     with (
         pa.OSFile(str(partial / "rows.arrow"), "wb") as sink,
@@ -118,8 +121,11 @@ def read_bucket_rows(folders: list[Path], bucket: int) -> pa.Table | None:
     return pa.Table.from_batches(batches).combine_chunks() if batches else None
 
 
-def read_bucket_values(folders: list[Path], bucket: int, dim: int) -> np.ndarray:
-    """The float16 vectors of a bucket's present rows in the order of the source, and a row of zeros behind them."""
+def read_bucket_values(folders: list[Path], bucket: int, dim: int, *, buffer: np.ndarray) -> np.ndarray:
+    """The float16 vectors of a bucket's present rows in the order of the source, and a row of zeros behind them.
+
+    They lie in the flat `buffer` when it is large enough, else in a new one; `vectors.base` is it, to be used again.
+    """
     runs: list[tuple[Path, int, int]] = []
     for folder in folders:
         borders = np.load(folder / "borders.npy", mmap_mode="r")
@@ -128,9 +134,12 @@ def read_bucket_values(folders: list[Path], bucket: int, dim: int) -> np.ndarray
             start, stop = borders[number, 1, bucket : bucket + 2].tolist()
             runs.append((folder / "values.bin", at + start, stop - start))
             at += int(borders[number, 1, -1])
-    values = np.empty((sum(rows for _, _, rows in runs) + 1, dim), np.float16)
+    numbers = (sum(rows for _, _, rows in runs) + 1) * dim
+    if len(buffer) < numbers:
+        buffer = np.empty(numbers + (numbers >> 3), np.float16)
+    values = buffer[:numbers].reshape(-1, dim)
     values[-1] = 0
-    content, done, row_bytes = memoryview(values).cast("B"), 0, 2 * dim
+    content, done, row_bytes = memoryview(values.data).cast("B"), 0, 2 * dim
     for path, start, rows in runs:
         with path.open("rb", buffering=0) as file:
             file.seek(start * row_bytes)
@@ -163,13 +172,23 @@ def _sort_chunk(chunk: Chunk, values: Any, job: ScatterJob) -> tuple[pa.RecordBa
         if bad.any() and job.on_bad == "error":
             bad_ids = chunk.ids.filter(pa.array(bad))
         present = order[reasons[order] == Reason.PRESENT]
-        step = max((1 << 22) // max(2 * half.shape[1], 1), 1)
-        for start in range(0, len(present), step):
-            values.write(np.ascontiguousarray(half[present[start : start + step]]).data)
+        _write_rows(values, half, present)
     batch = pa.record_batch({**columns, **chunk.texts}).take(pa.array(order))
     edges = np.arange(job.num_buckets + 1)
     ends = [np.searchsorted(bucket[rows], edges) for rows in (order, present)]
     return batch, np.stack(ends), bad_ids
+
+
+def _write_rows(values: Any, half: np.ndarray, rows: np.ndarray) -> None:
+    """These rows one after another, about a MB at a time."""
+    step = max(_WRITE_BYTES // (2 * half.shape[1]), 1)
+    buffer = np.empty((min(step, len(rows)), half.shape[1]), np.float16)
+    for start in range(0, len(rows), step):
+        taken = buffer[: len(rows) - start]
+        np.take(half, rows[start : start + step], axis=0, out=taken, mode="clip")
+        content = memoryview(taken.data).cast("B")
+        while content:
+            content = content[values.write(content) :]
 
 
 def _check_ids(chunk: Chunk, job: ScatterJob, done: int) -> None:

@@ -20,12 +20,12 @@ import pyarrow as pa
 
 from dynfusion.store.blocks import BLOCK_DTYPE
 from dynfusion.store.manifest import Geometry
-from dynfusion.store.statistics import Moments, merge, moments_of, no_moments
+from dynfusion.store.statistics import HALVES_AT_ONCE, Moments, merge, moments_of_halves, no_moments
 
 _MAGIC = b"ARROW1"
 _CONTINUATION = b"\xff\xff\xff\xff"
 _END_OF_STREAM = _CONTINUATION + bytes(4)
-_BYTES_AT_ONCE = 1 << 22
+_BYTES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def write_shard(
 class ShardWriter:
     """Writes a shard of `rows` rows a few blocks at a time, with checksums and moments in the same pass.
 
-    Pieces of a few MB are laid out in memory as they will lie in the file. What comes out depends on the rows alone,
+    Pieces of about a MB are laid out in memory as they will lie in the file. What comes out depends on the rows alone,
     not on the pieces in which `append` is given them. Leaving the `with` without `close` leaves no valid file.
     """
 
@@ -66,7 +66,8 @@ class ShardWriter:
         self._footer = _last_block(sample)
         header = self._header
         self._num_blocks = -(-rows // block_rows)
-        at_once = min(max(_BYTES_AT_ONCE // header.total, 1), self._num_blocks)
+        at_once = min(_BYTES_AT_ONCE // header.total, HALVES_AT_ONCE // block_rows, self._num_blocks)
+        at_once = max(at_once, 1)
         self._slab = np.empty((at_once, header.total), np.uint8)
         self._slab[:] = sample[header.start : header.start + header.total]
         self._present = np.zeros((at_once * block_rows, len(dims)), bool)
@@ -124,7 +125,7 @@ class ShardWriter:
             np.copyto(exact.reshape(count, -1), values)
             given = exact.reshape(-1, dim)[:rows]
             given = given if present[:, m].all() else given[present[:, m]]
-            self._moments[m] = merge(self._moments[m], moments_of(given))
+            self._moments[m] = merge(self._moments[m], moments_of_halves(given))
             bits = np.packbits(_padded(present[:, m], count * block_rows), bitorder="little").reshape(count, -1)
             blocks[:, self._header.validity[m] :][:, : bits.shape[1]] = bits
         _set_counts(blocks, self._header, present, block_rows)
@@ -139,8 +140,8 @@ class ShardWriter:
     def _write(self, content: memoryview | bytes) -> None:
         self._sha256.update(content)
         view = memoryview(content).cast("B")
-        while view:
-            view = view[self._file.write(view) :]
+        while view:  # larger writes were up to ten times slower in the kernel (EXPERIMENTS.md)
+            view = view[self._file.write(view[:_BYTES_AT_ONCE]) :]
 
 
 def check_shard(path: Path, geometry: Geometry, *, size: int, num_blocks: int, names: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ class Chunk:
     """Some neighbouring rows of a file: ids, vectors [rows, dim] of any float type, and what else is known of them.
 
     `reasons` (uint8, 0 = present) says why a row is absent. `texts` are the columns of `TEXTS` that the file has (null
-    when unknown) or, in a metadata table, all its columns. A table has no vectors.
+    when unknown) or, in a metadata table, all its columns. A table has no vectors. All is valid until the next chunk.
     """
 
     ids: pa.Array
