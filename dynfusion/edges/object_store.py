@@ -7,9 +7,9 @@ serves small files, listings and uploads.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any, BinaryIO, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,8 +25,6 @@ from dynfusion.store.files import LOCAL, Files
 Library = Literal["pyarrow", "s3fs"]
 Result = TypeVar("Result")
 
-_OPEN_SHARDS = 256
-
 
 @dataclass(frozen=True)
 class ObjectStore:
@@ -40,7 +38,7 @@ class ObjectStore:
     def read(self, path: str) -> bytes:
         """The whole of a small file. Raises FileNotFoundError, or ValueError when it cannot be had."""
         where = self.address.join(path)
-        return self._retrying(lambda: _s3fs(self._reach).cat_file(where.path), where)
+        return self._retrying(lambda: _clients.small_files(self._reach).cat_file(where.path), where)
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
         """Bytes [start, stop) of a file, exactly. Raises FileNotFoundError, or ValueError when they cannot be had."""
@@ -48,9 +46,9 @@ class ObjectStore:
 
         def fetch() -> bytes:
             if self.carrier == "pyarrow":
-                content = _opened(self._reach, where.path).read_at(stop - start, start)
+                content = _clients.opened(self._reach, where.path).read_at(stop - start, start)
             else:
-                content = _s3fs(self._reach).cat_file(where.path, start=start, end=stop)
+                content = _clients.small_files(self._reach).cat_file(where.path, start=start, end=stop)
             if len(content) != stop - start:
                 raise TooShortError(f"found {len(content)} bytes where {stop - start} were asked for")
             return content
@@ -60,14 +58,22 @@ class ObjectStore:
     def write(self, path: str, source: Path) -> None:
         """Upload a file. Raises ValueError when it cannot be done."""
         where = self.address.join(path)
-        self._retrying(lambda: _s3fs(self._reach).put_file(str(source), where.path), where)
+        self._retrying(lambda: _clients.small_files(self._reach).put_file(str(source), where.path), where)
 
     @property
     def _reach(self) -> "Reach":
         return Reach(self.address.endpoint, self.address.region, self.address.profile, self.stall_seconds)
 
     def _retrying(self, call: Callable[[], Result], where: S3Address) -> Result:
-        return retrying(call, str(where), renew=_renew, deadline_seconds=self.deadline_seconds)
+        made = 0
+
+        def attempt() -> Result:
+            nonlocal made
+            made = _clients.generation
+            return call()
+
+        renew = partial(_clients.renew, lambda: made)
+        return retrying(attempt, str(where), renew=renew, deadline_seconds=self.deadline_seconds)
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,53 @@ class Reach:
     stall_seconds: float
 
 
+class Clients:
+    """One client of each library for each reach, made when first needed and again after `renew`."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._made: dict[tuple[Any, ...], Any] = {}
+        self._lock = RLock()
+
+    def renew(self, used: Callable[[], int]) -> None:
+        """Forget all clients and who we are, unless that was done since generation `used()` failed."""
+        with self._lock:
+            if used() == self.generation:
+                self.generation += 1
+                self._made.clear()
+
+    def opened(self, reach: Reach, path: str) -> pa.NativeFile:
+        """A file whose size was asked for once; reading it at a place is safe in threads."""
+        return self._once(("opened", reach, path), lambda: self.carrier(reach).open_input_file(path))
+
+    def carrier(self, reach: Reach) -> S3FileSystem:
+        return self._once(("pyarrow", reach), lambda: _make_pyarrow(self.access(reach), reach.stall_seconds))
+
+    def small_files(self, reach: Reach) -> s3fs.S3FileSystem:
+        """Without retries of its own."""
+        return self._once(("s3fs", reach), lambda: _make_s3fs(self.access(reach), reach.stall_seconds, retries=1))
+
+    def sources(self, reach: Reach) -> s3fs.S3FileSystem:
+        """With its own retries, for files that others read through it."""
+        return self._once(("sources", reach), lambda: _make_s3fs(self.access(reach), reach.stall_seconds, retries=8))
+
+    def access(self, reach: Reach) -> "_Access":
+        return self._once(("access", reach), lambda: _find_access(reach))
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """Only `opened` is asked often, and finds what it wants without the lock."""
+        found = self._made.get(key)
+        if found is None:
+            with self._lock:
+                found = self._made.get(key)
+                if found is None:
+                    found = self._made[key] = make()
+        return found
+
+
+_clients = Clients()
+
+
 @dataclass(frozen=True)
 class _Access:
     """What botocore found out: where the store is and who we are; no keys means that anybody may read."""
@@ -89,18 +142,13 @@ class _Access:
     keys: dict[str, str] | None
 
 
-_resolving = Lock()
-
-
-@cache
-def _access(reach: Reach) -> _Access:
-    with _resolving:
-        session = botocore.session.Session(profile=reach.profile)
-        client = session.create_client("s3", region_name=reach.region, endpoint_url=reach.endpoint)
-        found = session.get_credentials()
-        frozen = found.get_frozen_credentials() if found else None
+def _find_access(reach: Reach) -> _Access:
+    session = botocore.session.Session(profile=reach.profile)
+    client = session.create_client("s3", region_name=reach.region, endpoint_url=reach.endpoint)
+    found = session.get_credentials()
     keys = None
-    if frozen is not None:
+    if found is not None:
+        frozen = found.get_frozen_credentials()
         keys = {"access_key": frozen.access_key, "secret_key": frozen.secret_key}
         if frozen.token:
             keys["session_token"] = frozen.token
@@ -108,24 +156,20 @@ def _access(reach: Reach) -> _Access:
     return _Access(client.meta.endpoint_url, "us-east-1" if region == "aws-global" else region, keys)
 
 
-@cache
-def _arrow(reach: Reach) -> S3FileSystem:
-    access = _access(reach)
+def _make_pyarrow(access: _Access, stall_seconds: float) -> S3FileSystem:
     parts = urlsplit(access.endpoint)
     return S3FileSystem(
         **(access.keys or {"anonymous": True}),
         region=access.region,
         endpoint_override=parts.netloc,
         scheme=parts.scheme,
-        connect_timeout=reach.stall_seconds,
-        request_timeout=reach.stall_seconds,
+        connect_timeout=stall_seconds,
+        request_timeout=stall_seconds,
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),
     )
 
 
-@cache
-def _s3fs(reach: Reach, own_retries: bool = False) -> s3fs.S3FileSystem:
-    access = _access(reach)
+def _make_s3fs(access: _Access, stall_seconds: float, *, retries: int) -> s3fs.S3FileSystem:
     keys = access.keys or {}
     client = s3fs.S3FileSystem(
         anon=access.keys is None,
@@ -135,29 +179,18 @@ def _s3fs(reach: Reach, own_retries: bool = False) -> s3fs.S3FileSystem:
         endpoint_url=access.endpoint,
         client_kwargs={"region_name": access.region},
         config_kwargs={
-            "connect_timeout": reach.stall_seconds,
-            "read_timeout": reach.stall_seconds,
+            "connect_timeout": stall_seconds,
+            "read_timeout": stall_seconds,
             "retries": {"total_max_attempts": 1},
             "max_pool_connections": 32,
+            "response_checksum_validation": "when_required",
+            "request_checksum_calculation": "when_required",
         },
         use_listings_cache=False,
         skip_instance_cache=True,
     )
-    if not own_retries:
-        client.retries = 1
+    client.retries = retries
     return client
-
-
-@lru_cache(_OPEN_SHARDS)
-def _opened(reach: Reach, path: str) -> pa.NativeFile:
-    """Opening asks for the size; reading at a place is safe in threads."""
-    return _arrow(reach).open_input_file(path)
-
-
-def _renew() -> None:
-    """Forget all clients and who we are; the next call finds out anew."""
-    for made in (_opened, _s3fs, _arrow, _access):
-        made.cache_clear()
 
 
 def _place(uri: str) -> tuple[Any, S3Address]:
@@ -166,7 +199,7 @@ def _place(uri: str) -> tuple[Any, S3Address]:
         raise ValueError(
             f"{address}: sources take endpoint, region and profile from AWS_ENDPOINT_URL_S3, AWS_REGION and AWS_PROFILE"
         )
-    return _s3fs(Reach(None, None, None, ObjectStore.stall_seconds), own_retries=True), address
+    return _clients.sources(Reach(None, None, None, ObjectStore.stall_seconds)), address
 
 
 def _open(uri: str) -> BinaryIO:

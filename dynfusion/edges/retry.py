@@ -41,19 +41,20 @@ def retrying(call: Callable[[], Result], what: str, *, renew: Callable[[], None]
         except FileNotFoundError:
             raise
         except FAILURES as error:
+            seconds = time.monotonic() - started
+            longest = min(_FIRST_WAIT_SECONDS * 2 ** (attempts - 1), _LONGEST_WAIT_SECONDS)
+            pause = random.uniform(longest / 2, longest)
+            over = seconds + pause > deadline_seconds
             if _is_denied(error):
                 denials += 1
-                if denials > _NEW_CREDENTIALS:
+                if over or denials > _NEW_CREDENTIALS:
                     raise ValueError(
                         f"{what}: access is denied, {_first_line(error)}; check the credentials"
                     ) from error
                 renew()
-            longest = min(_FIRST_WAIT_SECONDS * 2 ** (attempts - 1), _LONGEST_WAIT_SECONDS)
-            pause = random.uniform(longest / 2, longest)
-            if time.monotonic() + pause > started + deadline_seconds:
+            elif over:
                 raise ValueError(
-                    f"{what}: still failing after {attempts} attempts in {time.monotonic() - started:.0f} s, "
-                    f"{_first_line(error)}"
+                    f"{what}: still failing after {attempts} attempts in {seconds:.0f} s, {_first_line(error)}"
                 ) from error
         time.sleep(pause)
 

@@ -93,7 +93,7 @@ def block_room(
             f"data.cache_bytes: found {limit_bytes}, other processes and data sets in use leave {max(free, 0)} of "
             f"them in {cache} and the blocks of the coming steps take {least_bytes}"
         )
-        if time.monotonic() > deadline:
+        if limit_bytes < least_bytes or time.monotonic() > deadline:
             raise ValueError(f"{sentence}; give more bytes or another data.cache_dir")
         if not said:
             say(f"waiting for room: {sentence}")

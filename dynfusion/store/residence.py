@@ -8,6 +8,7 @@ The batches are the same in all three.
 """
 
 import logging
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
@@ -86,8 +87,9 @@ class Residence:
     def _folder(self) -> Path:
         if self._room is not None:
             return self._room.path
-        self._scratch = tempfile.TemporaryDirectory(prefix="dynfusion-")
-        return Path(self._scratch.name)
+        folder = tempfile.mkdtemp(prefix="dynfusion-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
     @cached_property
     def _table(self) -> np.ndarray:

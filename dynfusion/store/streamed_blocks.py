@@ -110,21 +110,15 @@ class StreamedBlocks:
         """Give slots to the visits of the coming steps, as far as there are slots."""
         while not self._closed:
             block, first, last = self._foresight.next
-            if first > self._done + self._horizon or not self._has_slot(block, first):
+            here = self._slot_of[block] >= 0
+            if first > self._done + self._horizon or not (here or self._empty or self._empty_one(first)):
                 return
             self._foresight.advance()
             self._until[block] = max(self._until.get(block, 0), last)
             heapq.heappush(self._busy, (self._until[block], block))
-
-    def _has_slot(self, block: int, first_step: int) -> bool:
-        """Whether the block is here or on its way, if need be in the place of one that is needed later."""
-        if self._slot_of[block] >= 0:
-            return True
-        if not self._empty and not self._empty_one(first_step):
-            return False
-        self._slot_of[block] = self._empty.pop()
-        self._pool.submit(self._bring, block).add_done_callback(partial(self._note, block))
-        return True
+            if not here:
+                self._slot_of[block] = self._empty.pop()
+                self._pool.submit(self._bring, block).add_done_callback(partial(self._note, block))
 
     def _empty_one(self, first_step: int) -> bool:
         while self._idle:

@@ -9,12 +9,12 @@ A shard that another process is bringing is left to it and looked at again later
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from dynfusion.store.cache import is_verified, is_whole, mark_verified
 from dynfusion.store.file_lock import take_lock
@@ -52,9 +52,9 @@ class WholeShards:
         self._whole = ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="shards")
         self._ranges = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="ranges")
 
-    def bring(self, blocks: Iterable[int]) -> None:
+    def bring(self, blocks: Int64[np.ndarray, " blocks"]) -> None:
         """Begin to bring the shards of these blocks, in this order, before those that were asked for earlier."""
-        wanted = list(dict.fromkeys(self._shard_of_block[np.fromiter(blocks, np.int64)].tolist()))
+        wanted = list(dict.fromkeys(self._shard_of_block[blocks].tolist()))
         with self._changed:
             ahead = [shard for shard in wanted if not self._placed[shard] and shard not in self._begun]
             others = [shard for shard in self._queue if shard not in set(ahead)]
