@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import IO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -203,7 +203,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dt
     return shape, dtype
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = npy.read_magic(file)
     return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
 
@@ -267,12 +267,12 @@ def _read_npz(array: Array, name: str, files: Files, chunk_rows: int) -> Iterato
                 yield Chunk(_strings(ids[first : first + len(raw)]), _numbers(raw, array), None, {})
 
 
-def _fill(file: IO[bytes], raw: np.ndarray, uri: str) -> None:
+def _fill(file: Any, raw: np.ndarray, uri: str) -> None:
     """Read exactly these bytes."""
     view = memoryview(raw.data).cast("B")
     done = 0
     while done < len(view):
-        got = file.readinto(view[done:])  # type: ignore[attr-defined]
+        got = file.readinto(view[done:])
         if not got:
             raise ValueError(f"{uri}: it ended {len(view) - done} bytes too early, it was cut while it was being read")
         done += got

@@ -49,6 +49,7 @@ from dynfusion.store.pack_passes import (
     write_shards,
 )
 from dynfusion.store.pack_plan import make_plan
+from dynfusion.store.reasons import Reason
 from dynfusion.store.run_jobs import RunJobs, available_cores, run_on_threads
 from dynfusion.store.sidecar import describe_file
 from dynfusion.store.source import binary_width
@@ -228,8 +229,8 @@ def sum_absent(names: Sequence[str], joined: Sequence[JoinedCounts]) -> dict[str
     """Absent cells by modality and reason over all buckets, in the order of the reasons."""
     totals: dict[str, dict[str, int]] = {}
     for name in names:
-        labels = dict.fromkeys(label for counts in joined for label in counts.absent[name])
-        totals[name] = {label: sum(counts.absent[name].get(label, 0) for counts in joined) for label in sorted(labels)}
+        cells = {reason.label: sum(counts.absent[name].get(reason.label, 0) for counts in joined) for reason in Reason}
+        totals[name] = {label: count for label, count in cells.items() if count}
     return totals
 
 

@@ -110,7 +110,7 @@ def run_join(job: JoinJob) -> JoinedCounts:
             pa.ipc.new_file(sink, bucket.rows.schema) as writer,
         ):
             writer.write_table(bucket.rows.combine_chunks())
-        absent = {name: _count_absent(bucket.rows[REASON_PREFIX + name]) for name in job.sources}
+        absent = {name: count_absent(bucket.rows[REASON_PREFIX + name]) for name in job.sources}
         _write_last(done, json.dumps(asdict(JoinedCounts(bucket.counts, absent, duplicates))).encode())
     found = json.loads(done.read_text(encoding="utf-8"))
     duplicates = {name: Duplicates(**content) for name, content in found["duplicates"].items()}
@@ -123,7 +123,7 @@ def run_shard(job: ShardJob) -> ShardResult:
     done = job.work / f"{job.stem}.npz"
     if not done.is_file():
         names = list(job.sources)
-        buffers = [np.empty(0, np.float16) for _ in names]
+        buffers: list[Any] = [np.empty(0, np.float16) for _ in names]
         sidecar: SidecarWriter | None = None
         with ShardWriter(
             job.folder / f"{job.stem}.arrow", names, job.dims, rows=job.rows, block_rows=job.block_rows
@@ -179,7 +179,8 @@ def _with_places(rows: pa.Table) -> pa.Table:
     return rows.append_column("place", pa.array(np.where(present, np.cumsum(present) - 1, -1).astype(np.int32)))
 
 
-def _count_absent(reasons: pa.ChunkedArray) -> dict[str, int]:
+def count_absent(reasons: pa.ChunkedArray) -> dict[str, int]:
+    """How many cells are absent, by the reason's label, in the order of the reasons."""
     by_reason = np.bincount(reasons.to_numpy(), minlength=len(Reason))
     return {
         reason.label: int(by_reason[reason]) for reason in Reason if reason is not Reason.PRESENT and by_reason[reason]

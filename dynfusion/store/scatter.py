@@ -11,6 +11,7 @@ order, however many buckets there are. A piece's folder appears when it is compl
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,9 @@ def shuffle_key(seed: int) -> int:
 
 def read_bucket_rows(folders: list[Path], bucket: int) -> pa.Table | None:
     """Ids, reasons and texts of a bucket's rows in the order of the source; None when no piece has a chunk."""
-    batches = []
+    tables = []
     for folder in folders:
+        batches = []
         borders = np.load(folder / "borders.npy", mmap_mode="r")
         if not len(borders):
             continue
@@ -118,7 +120,17 @@ def read_bucket_rows(folders: list[Path], bucket: int) -> pa.Table | None:
             for number in range(len(borders)):
                 start, stop = borders[number, 0, bucket : bucket + 2].tolist()
                 batches.append(reader.get_batch(number).slice(start, stop - start))
-    return pa.Table.from_batches(batches).combine_chunks() if batches else None
+        tables.append(pa.Table.from_batches(batches))
+    return pa.concat_tables(tables, promote_options="default").combine_chunks() if tables else None
+
+
+def scattered_ids(folder: Path) -> Iterator[pa.Array]:
+    """All ids of a piece, chunk by chunk."""
+    if len(np.load(folder / "borders.npy", mmap_mode="r")):
+        with pa.memory_map(str(folder / "rows.arrow")) as source:
+            reader = pa.ipc.open_file(source)
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number)["id"]
 
 
 def read_bucket_values(folders: list[Path], bucket: int, dim: int, *, buffer: np.ndarray) -> np.ndarray:
@@ -164,8 +176,9 @@ def _sort_chunk(chunk: Chunk, values: Any, job: ScatterJob) -> tuple[pa.RecordBa
     present, bad_ids = np.zeros(0, np.int64), chunk.ids.slice(0, 0)
     if chunk.vectors is not None:
         half = to_half(chunk.vectors)
+        zero_rows: ZeroRows = "keep" if job.piece.packed else job.zero_rows
         try:
-            reasons, bad = find_reasons(chunk.vectors, half, given=chunk.reasons, zero_rows=job.zero_rows)
+            reasons, bad = find_reasons(chunk.vectors, half, given=chunk.reasons, zero_rows=zero_rows)
         except ValueError as error:
             raise ValueError(f"{job.where}: {job.piece.uri}: {error}") from None
         columns["reason"] = pa.array(reasons)

@@ -212,7 +212,7 @@ def _footer(schema: pa.Schema, block: np.ndarray, header: "_Header", num_blocks:
         for _ in range(num_blocks):
             writer.write_batch(pa.record_batch([pa.array([], field.type) for field in schema], schema=schema))
     content = np.frombuffer(sink.getvalue(), np.uint8).copy()
-    size = struct.unpack_from("<i", content, len(content) - 10)[0]
+    size = struct.unpack_from("<i", content.data, len(content) - 10)[0]
     entries = _footer_blocks(content)
     entries[:] = block
     places = header.start + np.arange(num_blocks, dtype="<i8") * header.total
@@ -227,10 +227,10 @@ def _last_block(content: np.ndarray) -> np.ndarray:
 
 def _footer_blocks(content: np.ndarray) -> np.ndarray:
     """The footer's entries [blocks, 24], a view. Source: `File.fbs` of the Arrow format."""
-    footer = len(content) - 10 - struct.unpack_from("<i", content, len(content) - 10)[0]
-    table = footer + struct.unpack_from("<I", content, footer)[0]
+    footer = len(content) - 10 - struct.unpack_from("<i", content.data, len(content) - 10)[0]
+    table = footer + struct.unpack_from("<I", content.data, footer)[0]
     start = _vector(content.data, _field(content.data, table, 3))
-    count = struct.unpack_from("<I", content, start - 4)[0]
+    count = struct.unpack_from("<I", content.data, start - 4)[0]
     return content[start : start + 24 * count].reshape(count, 24)
 
 

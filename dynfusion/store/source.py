@@ -33,7 +33,8 @@ class Chunk:
 class Piece:
     """A part of one file that is read at a time: `read(files, chunk_rows)` yields its chunks, at most so long.
 
-    `rows` is None when a file tells only by being read; `bytes` is about what its vectors take in memory.
+    `rows` is None when a file tells only by being read; `bytes` is about what its vectors take in memory. `packed` rows
+    come from a packed dataset: their zeros are vectors whatever the settings say.
     """
 
     uri: str
@@ -41,6 +42,7 @@ class Piece:
     rows: int | None
     bytes: int
     read: Callable[[Files, int], Iterator[Chunk]]
+    packed: bool = False
 
 
 @dataclass(frozen=True)

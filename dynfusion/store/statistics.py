@@ -78,3 +78,16 @@ def merge(first: Moments, second: Moments) -> Moments:
         np.minimum(first.minimum, second.minimum),
         np.maximum(first.maximum, second.maximum),
     )
+
+
+def without(whole: Moments, part: Moments) -> Moments:
+    """The moments of the rows of `whole` that are not in `part`; minimum and maximum stay those of the whole.
+
+    `merge` solved for one of its sides, equal up to rounding.
+    """
+    count = whole.count - part.count
+    if count == 0 or part.count == 0:
+        return whole if count else no_moments(len(whole.mean))
+    mean = (whole.mean * whole.count - part.mean * part.count) / count
+    spread = np.square(part.mean - mean) * (count * part.count / whole.count)
+    return Moments(count, mean, np.maximum(whole.deviation - part.deviation - spread, 0), whole.minimum, whole.maximum)
