@@ -1,9 +1,12 @@
 """Packed datasets wherever they lie: opened, checked and put there."""
 
 import hashlib
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +15,14 @@ from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.store import dataset as local
 from dynfusion.store import verify as checking
 from dynfusion.store.blocks import parse_blocks
-from dynfusion.store.manifest import MANIFEST_NAME, FileSpec, Manifest, read_manifest
+from dynfusion.store.manifest import MANIFEST_NAME, FileSpec, Manifest, parse_manifest, read_manifest, split_address
 from dynfusion.store.origin import CONNECTIONS, CacheSettings, Remote
 
 _RANGE_BYTES = 12 << 20
+_UPLOADS = 4
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done so far, and of how many."""
 
 
 def open_dataset(
@@ -30,54 +37,69 @@ def open_dataset(
     """
     if not is_s3(uri):
         return local.open_dataset(uri)
-    return local.open_dataset(uri, Remote(ObjectStore(parse_s3(str(uri))), cache, processes))
+    store, name = _locate(str(uri))
+    return local.open_dataset(f"{store.address}/{name}", Remote(store, cache, processes))
 
 
-def verify(uri: str | Path) -> list[str]:
+def verify(uri: str | Path, *, progress: Progress | None = None) -> list[str]:
     """One sentence per wrong file, as `store.verify`; a far dataset is streamed, nothing is kept.
 
     Raises ValueError when there is no valid manifest.
     """
     if not is_s3(uri):
-        return checking.verify(uri)
-    store = ObjectStore(parse_s3(str(uri)))
-    manifest = open_dataset(uri).manifest
+        return checking.verify(uri, progress=progress)
+    store, manifest = _locate(str(uri))[0], open_dataset(uri).manifest
+    total, done, problems = sum(file.bytes for file in manifest.files), 0, []
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        problems = list(pool.map(partial(_problem, store, manifest), manifest.files))
-    return [problem for problem in problems if problem]
+        found = pool.map(partial(_problem, store, manifest), manifest.files)
+        for file, problem in zip(manifest.files, found, strict=True):
+            problems += [problem] if problem else []
+            done += file.bytes
+            if progress is not None:
+                progress(done, total)
+    return problems
 
 
-def upload(folder: Path, uri: str, progress: Callable[[int, int], None]) -> Manifest:
+def upload(folder: Path, uri: str) -> Manifest:
     """Put a packed dataset at an `s3://` address, the manifest last; what is already there stays.
 
     Raises ValueError when another dataset is there, or the store cannot be written.
     """
     store, manifest = ObjectStore(parse_s3(uri)), read_manifest(folder)
-    there = manifest_at(uri)
+    try:
+        there = parse_manifest(store.read(MANIFEST_NAME), f"{uri}/{MANIFEST_NAME}")
+    except FileNotFoundError:
+        there = None
     if there is not None:
         if there.fingerprint != manifest.fingerprint:
             raise ValueError(f"{uri}: already holds another data set, choose another place or remove it first")
         return there
-    total, done = sum(file.bytes for file in manifest.files), 0
-    with ThreadPoolExecutor(4) as pool:
-        for file, _ in zip(
-            manifest.files,
-            pool.map(lambda file: store.write(file.path, folder / file.path), manifest.files),
-            strict=True,
-        ):
-            done += file.bytes
-            progress(done, total)
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        list(pool.map(lambda file: store.write(file.path, folder / file.path), manifest.files))
     store.write(MANIFEST_NAME, folder / MANIFEST_NAME)
     return manifest
 
 
-def manifest_at(uri: str) -> Manifest | None:
-    """The manifest at an `s3://` address, None when there is none. Raises ValueError when it is not a valid one."""
-    try:
-        ObjectStore(parse_s3(uri)).read(MANIFEST_NAME)
-    except FileNotFoundError:
-        return None
-    return open_dataset(uri).manifest
+def pack_to_store(pack_at: Callable[[Path], Manifest], uri: str) -> Manifest:
+    """What `pack_at(folder)` packs, uploaded to an `s3://` address and gone from this disk.
+
+    The folder on this disk (TMPDIR says where) has a name of its own for each address, so a killed pack continues.
+
+    Raises ValueError as `upload` and `pack` do.
+    """
+    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"dynfusion-pack-{name}"
+    pack_at(folder)
+    manifest = upload(folder, uri)
+    shutil.rmtree(folder)
+    return manifest
+
+
+def _locate(uri: str) -> tuple[ObjectStore, str]:
+    """The folder in a bucket, and the name of the manifest in it."""
+    address = parse_s3(uri)
+    folder, name = split_address(str(address))
+    return ObjectStore(replace(address, key=parse_s3(folder).key)), name
 
 
 def _problem(store: ObjectStore, manifest: Manifest, file: FileSpec) -> str | None:

@@ -159,7 +159,8 @@ def _find_access(reach: Reach) -> _Access:
 def _make_pyarrow(access: _Access, stall_seconds: float) -> S3FileSystem:
     parts = urlsplit(access.endpoint)
     return S3FileSystem(
-        **(access.keys or {"anonymous": True}),
+        **(access.keys or {}),
+        anonymous=access.keys is None,
         region=access.region,
         endpoint_override=parts.netloc,
         scheme=parts.scheme,

@@ -84,6 +84,7 @@ def fetch_blocks(origin: Origin, blocks: Blocks, block_bytes: int, *, before: in
     Raises ValueError when the shard is missing or a checksum stays wrong.
     """
     size = len(blocks.checksums) * block_bytes
+    wrong = None
     for _ in range(_ATTEMPTS):
         try:
             content = origin.read_range(blocks.path, blocks.start - before, blocks.start + size + behind)
@@ -92,6 +93,7 @@ def fetch_blocks(origin: Origin, blocks: Blocks, block_bytes: int, *, before: in
         wrong = _first_wrong(memoryview(content)[before : before + size], blocks.checksums, block_bytes)
         if wrong is None:
             return content
+    assert wrong is not None
     raise ValueError(
         f"shard {blocks.path}: the checksum of block {blocks.first_block + wrong} is wrong, fetched {_ATTEMPTS} times; "
         "what the store holds is damaged"

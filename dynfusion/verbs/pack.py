@@ -1,7 +1,6 @@
 """`dynfusion pack`: sources named on a command line -> a packed dataset, or more for one that is there."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,19 @@ def pack(
     )
     with progress("pack") as advance:
         if extend is not None:
-            address = extend_dataset(inputs, extend, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs)
+            address = extend_dataset(
+                inputs, extend, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
+            )
             manifest = read_manifest(address)
         else:
             address = str(out)
-            how = {"settings": checked, "progress": advance, "files": ANYWHERE, "run_jobs": run_jobs}
-            pack_here = partial(packing.pack, inputs, **how)
-            manifest = pack_to_store(pack_here, address) if is_s3(address) else pack_here(out=address)
+
+            def pack_at(folder: str | Path) -> Manifest:
+                return packing.pack(
+                    inputs, out=folder, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
+                )
+
+            manifest = pack_to_store(pack_at, address) if is_s3(address) else pack_at(address)
     print(
         f"{address}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "
         f"{manifest.dropped_rows} dropped because no modality is present, of {', '.join(manifest.names)}"

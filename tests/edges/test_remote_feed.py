@@ -42,7 +42,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def uploaded(s3: str, here: Dataset) -> str:
     """The endpoint of the store that has the dataset in BUCKET."""
     make_bucket(s3, BUCKET)
-    upload(Path(here.uri), f"s3://{BUCKET}/set?endpoint_override={s3}", lambda done, total: None)
+    upload(Path(here.uri), f"s3://{BUCKET}/set?endpoint_override={s3}")
     return s3
 
 
@@ -106,9 +106,14 @@ def cache(request: pytest.FixtureRequest, here: Dataset, tmp_path: Path) -> Cach
     return request.param(here, tmp_path / "cache")
 
 
-def shard_fault(fault: str, times: int) -> Callable[[str, str, int], str | None]:
-    """The first requests for each shard's bytes go wrong."""
-    return lambda method, path, count: fault if method == "GET" and "train-" in path and count < times else None
+def shard_fault(fault: str, times: int, first: str = "train-") -> Callable[[str, str, int], str | None]:
+    """The first requests for the bytes of each shard go wrong, from shard `first` on."""
+
+    def judge(method: str, path: str, count: int) -> str | None:
+        name = path.rpartition("/")[2]
+        return fault if method == "GET" and name.startswith("train-") and name >= first and count < times else None
+
+    return judge
 
 
 @pytest.mark.parametrize("carrier", ["pyarrow", "s3fs"])
@@ -129,12 +134,12 @@ def test_a_remote_feed_resumes_anywhere(uploaded: str, here: Dataset, cache: Cac
 def test_a_fault_that_passes_changes_no_byte(
     uploaded: str, here: Dataset, tmp_path: Path, carrier: Library, fault: str
 ) -> None:
-    times = 1 if fault in ("stall", "expired") else 2
-    for way in ("whole shards", "memory"):
-        with FaultProxy(uploaded, shard_fault(fault, times)) as proxy:
-            found = batches(remote(proxy.endpoint, WAYS[way](here, tmp_path / way), carrier=carrier))
-            assert found == batches(here)
-            assert proxy.done == [fault] * times * len(here.manifest.shards)
+    expected, times = batches(here), 1 if fault in ("stall", "expired") else 2
+    shards = here.manifest.shards[-1:] if fault == "stall" else here.manifest.shards
+    for way in ("whole shards",) if fault == "stall" else ("whole shards", "memory"):
+        with FaultProxy(uploaded, shard_fault(fault, times, shards[0].path)) as proxy:
+            assert batches(remote(proxy.endpoint, WAYS[way](here, tmp_path / way), carrier=carrier)) == expected
+            assert proxy.done == [fault] * times * len(shards)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -164,7 +169,7 @@ def test_a_fault_that_stays_is_one_sentence_and_no_row(
 ) -> None:
     cache = WAYS[way](here, tmp_path)
     with FaultProxy(uploaded, shard_fault(fault, 10_000)) as proxy:
-        dataset = remote(proxy.endpoint, cache, carrier=carrier, deadline_seconds=0.5)
+        dataset = remote(proxy.endpoint, cache, carrier=carrier, deadline_seconds=0.5 if fault == "slow down" else 10.0)
         with pytest.raises(ValueError, match=sentence) as caught:
             batches(dataset)
         assert "\n" not in str(caught.value)
@@ -193,9 +198,7 @@ def test_an_expired_key_is_replaced_by_what_the_environment_has_by_then(
 
 
 def test_a_missing_set_is_named(uploaded: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"s3://remote-feed/other\?endpoint.*: no packed dataset here, manifest.json is missing"
-    ):
+    with pytest.raises(ValueError, match=r"s3://remote-feed/other: no packed dataset here, manifest.json is missing"):
         open_dataset(f"s3://{BUCKET}/other?endpoint_override={uploaded}")
 
 
