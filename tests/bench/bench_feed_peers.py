@@ -76,8 +76,10 @@ class Contestant:
 
     def close(self) -> None:
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait(timeout=60)
+        self.process.stdout.close()
 
 
 def main(
@@ -139,7 +141,8 @@ def _start(name: str, raw: Path, work: Path, *, environments: Path | None, batch
     assert process.stdout is not None
     first = process.stdout.readline()
     if not first:
-        return f"it ended with {process.wait()} before its first turn"
+        process.communicate()
+        return f"it ended with {process.returncode} before its first turn"
     return Contestant(process, tuple(json.loads(first)))
 
 
