@@ -48,7 +48,7 @@ from dynfusion.store.pack import (
 )
 from dynfusion.store.pack_files import JoinedCounts, ShardResult, count_absent
 from dynfusion.store.pack_passes import WORK_NAME, Work, join_buckets, read_sources, write_dropped, write_shards
-from dynfusion.store.packed_source import ids_of, sidecar_schema, text_pieces, vector_pieces
+from dynfusion.store.packed_source import dropped_pieces, ids_of, sidecar_schema, text_pieces, vector_pieces
 from dynfusion.store.reasons import Reason
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.store.scatter import scattered_ids
@@ -111,19 +111,20 @@ def extend(
     sources, table = open_inputs(inputs, files)
     _check_sources(old, sources, str(base))
     with work_folder(folder / f".manifest-{number}.partial", record) as partial:
+
+        def read(parts: Base) -> Work:
+            together, texts = _together(parts, sources, table)
+            work = start_work(partial, together, texts, settings, files=files, run_jobs=run_jobs, progress=progress)
+            read_sources(work)
+            return work
+
         parts = _only_rows(old, str(folder), inputs, files)
-        manifest = None
-        if parts is not None:
-            work = _start(partial, parts, sources, table, settings, files, run_jobs, progress)
-            read_sources(work)
-            if not _share_ids(work, parts, sources, files):
-                manifest = _finish(work, parts, number, inputs, settings)
-        if manifest is None:
-            parts = Base(str(folder), old, _columns(str(folder), old, files), (0, 0))
+        work = read(parts) if parts is not None else None
+        if parts is None or work is None or _share_ids(work, parts, files):
             shutil.rmtree(partial / WORK_NAME, ignore_errors=True)
-            work = _start(partial, parts, sources, table, settings, files, run_jobs, progress)
-            read_sources(work)
-            manifest = _finish(work, parts, number, inputs, settings)
+            parts = Base(str(folder), old, _columns(str(folder), old, files), (0, 0))
+            work = read(parts)
+        manifest = _finish(work, parts, number, inputs, settings)
         _move(partial, folder, manifest, number)
         write_manifest(manifest, folder, f"manifest-{number}.json")
         shutil.rmtree(partial)
@@ -163,47 +164,37 @@ def _only_rows(old: Manifest, folder: str, inputs: PackInputs, files: Files) -> 
     return Base(folder, old, columns, (kept[0], kept[1]))
 
 
-def _start(
-    partial: Path,
-    base: Base,
-    sources: Sequence[Source],
-    table: Table | None,
-    settings: PackSettings,
-    files: Files,
-    run_jobs: RunJobs | None,
-    progress: Progress | None,
-) -> Work:
-    """The work on the pooled rows of the base and the new ones together, a source's old pieces before its new ones."""
+def _together(base: Base, sources: Sequence[Source], table: Table | None) -> tuple[list[Source], Table | None]:
+    """The pooled rows of the base and the new ones: each source's and the table's old pieces before its new ones."""
     old, given = base.manifest, {source.name: source for source in sources}
     together = []
     for number, spec in enumerate(old.modalities):
-        pieces = vector_pieces(base.folder, old, base.pooled_shards, number)
+        pieces = vector_pieces(base.folder, old, base.pooled_shards, number) + dropped_pieces(base.folder, old, number)
         new = given.pop(spec.name, None)
         texts = frozenset(name for name in TEXTS if name in base.columns) | (new.texts if new else frozenset())
-        where = f"modality {spec.name}: {new.uri if new else base.folder}"
+        uri = new.uri if new else base.folder
         together.append(
             Source(
-                spec.name,
-                new.uri if new else base.folder,
-                spec.dim,
-                spec.encoder or (new.encoder if new else ""),
-                where,
-                texts,
-                (*pieces, *(new.pieces if new else ())),
+                name=spec.name,
+                uri=uri,
+                dim=spec.dim,
+                encoder=spec.encoder or (new.encoder if new else ""),
+                ids_at=f"modality {spec.name}: {uri}",
+                texts=texts,
+                pieces=(*pieces, *(new.pieces if new else ())),
             )
         )
     sidecars = [shard.sidecar for shard in base.pooled_shards] + ([old.dropped] if old.dropped else [])
     columns = {**base.columns, **(table.columns if table else {})}
-    pieces = text_pieces(base.folder, sidecars, list(base.columns))
-    if table is not None or pieces:
-        where = table.ids_at if table else f"table {base.folder}"
-        table = Table(table.uri if table else base.folder, where, columns, (*pieces, *(table.pieces if table else ())))
-    return start_work(
-        partial, [*together, *given.values()], table, settings, files=files, run_jobs=run_jobs, progress=progress
-    )
+    texts_of_old = text_pieces(base.folder, sidecars, list(base.columns))
+    if table is not None:
+        table = Table(table.uri, table.ids_at, columns, (*texts_of_old, *table.pieces))
+    elif texts_of_old:
+        table = Table(base.folder, f"table {base.folder}", columns, texts_of_old)
+    return [*together, *given.values()], table
 
 
-def _share_ids(work: Work, base: Base, sources: Sequence[Source], files: Files) -> bool:
+def _share_ids(work: Work, base: Base, files: Files) -> bool:
     """Whether a new row has the id of a row in a shard that is kept (by 64-bit hash, so perhaps by chance)."""
     key = key_of("extend")
     hashes = [

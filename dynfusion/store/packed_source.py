@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from dynfusion.store.files import Files
 from dynfusion.store.join import REASON_PREFIX
-from dynfusion.store.manifest import FileSpec, Manifest, ShardSpec
+from dynfusion.store.manifest import FileSpec, Manifest, ModalitySpec, ShardSpec
 from dynfusion.store.reasons import Reason
 from dynfusion.store.source import TEXTS, Chunk, Piece
 
@@ -27,6 +27,14 @@ def vector_pieces(folder: str, manifest: Manifest, shards: Sequence[ShardSpec], 
         )
         for shard in shards
     )
+
+
+def dropped_pieces(folder: str, manifest: Manifest, modality: int) -> tuple[Piece, ...]:
+    """Why one modality's cells of the dropped rows are absent, where a source said so."""
+    file, spec = manifest.dropped, manifest.modalities[modality]
+    if file is None:
+        return ()
+    return (Piece(f"{folder}/{file.path}", 0, file.rows, 0, partial(_read_dropped, folder, file, spec), packed=True),)
 
 
 def text_pieces(folder: str, sidecars: Sequence[FileSpec], columns: Sequence[str]) -> tuple[Piece, ...]:
@@ -61,6 +69,17 @@ def _read_texts(folder: str, file: FileSpec, columns: Sequence[str], files: File
         for start in range(0, batch.num_rows, chunk_rows):
             part = batch.slice(start, chunk_rows)
             yield Chunk(part["id"], None, None, {name: part[name] for name in columns})
+
+
+def _read_dropped(folder: str, file: FileSpec, spec: ModalitySpec, files: Files, chunk_rows: int) -> Iterator[Chunk]:
+    for batch in _batches(folder, file, files):
+        for start in range(0, batch.num_rows, chunk_rows):
+            part = batch.slice(start, chunk_rows)
+            reasons = part[REASON_PREFIX + spec.name].to_numpy()
+            given = np.flatnonzero(reasons != Reason.NOT_GIVEN)
+            kept = part.take(pa.array(given))
+            texts = {name: kept[name] for name in TEXTS if name in part.schema.names}
+            yield Chunk(kept["id"], np.zeros((len(given), spec.dim), np.float16), reasons[given], texts)
 
 
 def _read_cells(
