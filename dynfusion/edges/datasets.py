@@ -38,7 +38,7 @@ def open_dataset(
     if not is_s3(uri):
         return local.open_dataset(uri)
     store, name = _locate(str(uri))
-    return local.open_dataset(f"{store.address}/{name}", Remote(store, cache, processes))
+    return local.open_dataset(uri, Remote(store, cache, processes, name))
 
 
 def verify(uri: str | Path, *, progress: Progress | None = None) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
-from dynfusion.store.manifest import Manifest, local_folder, parse_manifest, read_manifest, split_address
+from dynfusion.store.manifest import Manifest, local_folder, parse_manifest, read_manifest
 from dynfusion.store.order import Order, Position
 from dynfusion.store.origin import Remote
 from dynfusion.store.part import MappedPart, Part, map_part, shards_of
@@ -105,12 +105,12 @@ def open_dataset(uri: str | Path, remote: Remote | None = None) -> Dataset:
     """
     if remote is None:
         return Dataset(str(uri), read_manifest(uri))
-    folder, name = split_address(uri)
+    name = remote.manifest_name
     try:
         content = remote.origin.read(name)
     except FileNotFoundError:
-        raise ValueError(f"{folder}: no packed dataset here, {name} is missing") from None
-    return Dataset(str(uri), parse_manifest(content, f"{folder}/{name}"), remote)
+        raise ValueError(f"{uri}: no packed dataset here, {name} is missing") from None
+    return Dataset(str(uri), parse_manifest(content, f"{uri}, {name}"), remote)
 
 
 def _gather(mapped: MappedPart, names: tuple[str, ...], rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

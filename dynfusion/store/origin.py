@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from dynfusion.settings import Settings
-from dynfusion.store.manifest import FileSpec, Geometry
+from dynfusion.store.manifest import MANIFEST_NAME, FileSpec, Geometry
 
 CONNECTIONS = 16
 _ATTEMPTS = 3
@@ -48,6 +48,7 @@ class Remote:
     origin: Origin
     cache: CacheSettings
     processes: int = 1
+    manifest_name: str = MANIFEST_NAME
 
 
 @dataclass(frozen=True)
