@@ -26,6 +26,7 @@ import numpy as np
 
 DIMS = {"first": 768, "second": 1024, "third": 1024}
 ROUNDS = 5
+_HOPELESS = 0.6
 HERE = Path(__file__).parent / "peers"
 
 # Contestant -> (script, the folder of its environment or None for this one).
@@ -151,15 +152,26 @@ def _last_line(text: str) -> str:
 
 
 def _take_turns(contestants: Mapping[str, Contestant], seconds: float) -> Rates:
-    """Rows per second by contestant and setting, one number per round after a first that warms up."""
-    rates: Rates = {}
-    for number in range(ROUNDS + 1):
-        for name, contestant in contestants.items():
-            for setting in contestant.settings:
-                rate = contestant.turn(setting, seconds)
-                if number:
-                    rates.setdefault((name, setting), []).append(rate)
+    """Rows per second by contestant and setting, one number per round.
+
+    A first round warms up, and settings that come nowhere near the best of their figure leave after it.
+    """
+    turns = [(name, setting) for name, contestant in contestants.items() for setting in contestant.settings]
+    first = {(name, setting): contestants[name].turn(setting, seconds) for name, setting in turns}
+    groups = {("dynfusion", "feed"), ("dynfusion", "memcpy"), *RIVALS.values()}
+    best = {group: max((first[turn] for turn in turns if _in(turn, group)), default=0.0) for group in groups}
+    staying = [
+        turn for turn in turns if any(_in(turn, group) and first[turn] > _HOPELESS * best[group] for group in groups)
+    ]
+    rates: Rates = {turn: [] for turn in staying}
+    for _ in range(ROUNDS):
+        for name, setting in staying:
+            rates[name, setting].append(contestants[name].turn(setting, seconds))
     return rates
+
+
+def _in(turn: tuple[str, str], group: tuple[str, str]) -> bool:
+    return turn[0] == group[0] and turn[1].startswith(group[1])
 
 
 def _result(rates: Rates, skipped: dict[str, str], settings: dict[str, Any]) -> dict[str, Any]:
@@ -182,9 +194,7 @@ def _result(rates: Rates, skipped: dict[str, str], settings: dict[str, Any]) -> 
 
 
 def _best(medians: dict[tuple[str, str], float], name: str, prefix: str) -> float:
-    return max(
-        rate for (contestant, setting), rate in medians.items() if contestant == name and setting.startswith(prefix)
-    )
+    return max(rate for turn, rate in medians.items() if _in(turn, (name, prefix)))
 
 
 def _write_raw(folder: Path, rows: int) -> Path:
