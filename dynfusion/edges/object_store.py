@@ -8,6 +8,7 @@ serves small files, listings and uploads.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from threading import RLock
 from typing import Any, BinaryIO, Literal, TypeVar
@@ -24,6 +25,8 @@ from dynfusion.store.files import LOCAL, Files
 
 Library = Literal["pyarrow", "s3fs"]
 Result = TypeVar("Result")
+
+_SOURCE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def _open(uri: str) -> BinaryIO:
     if not is_s3(uri):
         return LOCAL.open(uri)
     client, address = _place(uri)
-    return client.open(address.path, "rb")
+    return BufferedReader(client.open(address.path, "rb", block_size=_SOURCE_BYTES), 1 << 16)
 
 
 def _find(uri: str) -> list[str]:

@@ -231,7 +231,7 @@ def _cpu_seconds() -> float:
 def _rows_per_second(
     local: Dataset, folder: Path, endpoint: str, round_seconds: float, rounds: int
 ) -> dict[str, float]:
-    """Median rows a second of both feeds, in turns, after an epoch of each."""
+    """Median rows a second of both feeds after an epoch of each, in turns, either one first in every other round."""
     warm = _remote(endpoint, folder / "warm")
     order, settings = _order(local), FeedSettings(threads=1)
     with (
@@ -242,8 +242,8 @@ def _rows_per_second(
         for feed in feeds.values():
             for _ in range(order.steps_per_epoch):
                 next(feed)
-        for _ in range(2 * rounds):
-            for name, feed in feeds.items():
+        for number in range(2 * rounds):
+            for name, feed in sorted(feeds.items(), reverse=bool(number % 2)):
                 steps, started = 0, time.perf_counter()
                 while not steps or time.perf_counter() - started < round_seconds:
                     next(feed)
