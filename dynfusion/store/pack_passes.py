@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import pyarrow as pa
+
 from dynfusion.store.cells import OnBad, ZeroRows
 from dynfusion.store.files import Files
 from dynfusion.store.join import PLACE_PREFIX, OnDuplicate
@@ -19,7 +21,7 @@ from dynfusion.store.pack_files import (
     run_join,
     run_shard,
 )
-from dynfusion.store.pack_plan import Plan, rows_known
+from dynfusion.store.pack_plan import Plan, group_pieces, rows_known
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.store.scatter import Scattered, ScatterJob, read_scattered, scatter, shuffle_key
 from dynfusion.store.sidecar import SidecarWriter
@@ -80,12 +82,17 @@ class Work:
         return tuple(source.name for source in self.sources)
 
     @cached_property
-    def scattered(self) -> tuple[tuple[Path, ...], ...]:
-        """The folders of each source's pieces; the table's come last, none without a table."""
+    def groups(self) -> tuple[tuple[tuple[Piece, ...], ...], ...]:
+        """The pieces of each source by job; the table's come last, none without a table."""
         given = [source.pieces for source in self.sources] + [self.table.pieces if self.table else ()]
+        return tuple(group_pieces(pieces) for pieces in given)
+
+    @cached_property
+    def scattered(self) -> tuple[tuple[Path, ...], ...]:
+        """The folders of each source's jobs, and the table's."""
         return tuple(
-            tuple(self.scratch / f"read-{number}-{place:05d}" for place in range(len(pieces)))
-            for number, pieces in enumerate(given)
+            tuple(self.scratch / f"read-{number}-{place:05d}" for place in range(len(groups)))
+            for number, groups in enumerate(self.groups)
         )
 
     @cached_property
@@ -113,11 +120,11 @@ def read_sources(work: Work) -> None:
 
     def finished(number: int, result: Scattered) -> None:
         results[todo[number]] = result
-        work.count.add(result.rows, expected=jobs[todo[number]][1].piece.rows or 0)
+        work.count.add(result.rows, expected=rows_known(jobs[todo[number]][1].pieces))
 
     for (_, job), result in zip(jobs, results, strict=True):
         if result is not None:
-            work.count.add(result.rows, expected=job.piece.rows or 0)
+            work.count.add(result.rows, expected=rows_known(job.pieces))
     work.run(scatter, [jobs[number][1] for number in todo], finished=finished)
     for number, source in enumerate(work.sources):
         found = [result for (of, _), result in zip(jobs, results, strict=True) if of == number and result is not None]
@@ -198,20 +205,22 @@ def write_dropped(work: Work, joined: Sequence[JoinedCounts], name: str) -> File
 
 
 def _scatter_jobs(work: Work) -> Iterator[tuple[int, ScatterJob]]:
-    given: list[tuple[str, str, tuple[Piece, ...]]] = [
-        (f"modality {source.name}", source.ids_at, source.pieces) for source in work.sources
+    named: list[tuple[str, str, dict[str, pa.DataType]]] = [
+        (f"modality {source.name}", source.ids_at, dict.fromkeys(sorted(source.texts), pa.string()))
+        for source in work.sources
     ]
     if work.table:
-        given.append((f"table {work.table.uri}", work.table.ids_at, work.table.pieces))
-    for number, (where, ids_at, pieces) in enumerate(given):
-        for folder, piece in zip(work.scattered[number], pieces, strict=True):
+        named.append((f"table {work.table.uri}", work.table.ids_at, work.table.columns))
+    for number, (where, ids_at, columns) in enumerate(named):
+        for folder, pieces in zip(work.scattered[number], work.groups[number], strict=True):
             yield (
                 number,
                 ScatterJob(
                     folder=folder,
-                    piece=piece,
+                    pieces=pieces,
                     where=where,
                     ids_at=ids_at,
+                columns=columns,
                     chunk_rows=work.plan.chunk_rows[number],
                     num_buckets=work.plan.num_buckets,
                     seed=work.rules.seed,

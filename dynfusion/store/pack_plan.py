@@ -10,7 +10,10 @@ from dynfusion.store.table import Table
 _PROGRAM_BYTES = 300 << 20
 _BUCKET_BYTES = 32 << 20
 _CHUNK_BYTES = 16 << 20
+_BUCKETS = 1024
 _RUN_BYTES = 64 << 10
+_JOB_BYTES = 32 << 20
+_JOBS = 256
 _CHUNK_ROWS = 1 << 18
 _TEXT_BYTES = 400
 """About what a row's id, texts and places take while a bucket is joined."""
@@ -32,12 +35,26 @@ def make_plan(sources: Sequence[Source], table: Table | None, *, memory_bytes: i
     if table is not None:
         parts.append((0, table.pieces))
     total = sum(sum(_rows(piece, dim) for piece in pieces) * (2 * dim + _TEXT_BYTES) for dim, pieces in parts)
-    num_buckets = max(-(-total // min(_BUCKET_BYTES, share // 4)), 1)
+    num_buckets = max(-(-total // min(max(_BUCKET_BYTES, total // _BUCKETS), share // 4)), 1)
     chunk_bytes = max(_CHUNK_BYTES, num_buckets * _RUN_BYTES)
     chunk_rows = (
         min(share // (20 * dim + 2 * _TEXT_BYTES), chunk_bytes // (2 * dim + 64), _CHUNK_ROWS) for dim, _ in parts
     )
     return Plan(num_buckets, tuple(max(rows, 64) for rows in chunk_rows))
+
+
+def group_pieces(pieces: Sequence[Piece]) -> tuple[tuple[Piece, ...], ...]:
+    """Neighbouring pieces that one job reads: few enough jobs that every bucket can open what each has left."""
+    target = max(_JOB_BYTES, sum(piece.bytes for piece in pieces) // _JOBS)
+    groups: list[list[Piece]] = []
+    size = target
+    for piece in pieces:
+        if size >= target:
+            groups.append([])
+            size = 0
+        groups[-1].append(piece)
+        size += piece.bytes
+    return tuple(tuple(group) for group in groups)
 
 
 def rows_known(pieces: Sequence[Piece]) -> int:

@@ -1,17 +1,17 @@
 """First pass: every row of a source goes to the bucket that its id's hash names.
 
-    piece --chunk by chunk, sorted by bucket--> values.bin   float16 vectors of the present rows
+    pieces --chunk by chunk, sorted by bucket--> values.bin   float16 vectors of the present rows
                                                 rows.arrow   id, reason, texts: one batch a chunk
                                                 borders.npy  where each bucket's run begins in every chunk
 
 A bucket is a range of hashes, so buckets one after another, each in the order of its hashes, are the whole pack in its
-order, however many buckets there are. A piece's folder appears when it is complete; a killed pack keeps it.
+order, however many buckets there are. A job's folder appears when it is complete; a killed pack keeps it.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,14 @@ _WRITE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ScatterJob:
-    """One piece to read, all that it needs; `where` opens sentences about its source, `ids_at` about its ids."""
+    """Neighbouring pieces of a source to read, and all that it needs; `where` opens sentences about the source,
+    `ids_at` about its ids. `columns` are the texts of all its files; a file that lacks one has nulls."""
 
     folder: Path
-    piece: Piece
+    pieces: tuple[Piece, ...]
     where: str
     ids_at: str
+    columns: Mapping[str, pa.DataType]
     chunk_rows: int
     num_buckets: int
     seed: int
@@ -48,7 +50,7 @@ class ScatterJob:
 
 @dataclass(frozen=True)
 class Scattered:
-    """What came of a piece: its rows, how many of them are bad, the ids of the first bad ones."""
+    """What came of a job: its rows, how many of them are bad, the ids of the first bad ones."""
 
     rows: int
     bad: int
@@ -56,9 +58,9 @@ class Scattered:
 
 
 def scatter(job: ScatterJob) -> Scattered:
-    """Write the piece's rows by bucket into `job.folder`.
+    """Write the pieces' rows by bucket into `job.folder`.
 
-    Raises ValueError for a row without an id, and as the piece's reader does.
+    Raises ValueError for a row without an id, and as the pieces' readers do.
     """
     partial = job.folder.with_name(f"{job.folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -71,9 +73,9 @@ def scatter(job: ScatterJob) -> Scattered:
         pa.OSFile(str(partial / "rows.arrow"), "wb") as sink,
         (partial / "values.bin").open("wb", buffering=0) as values,
     ):
-        for chunk in job.piece.read(job.files, job.chunk_rows):
-            _check_ids(chunk, job, rows)
-            batch, by_bucket, some_bad = _sort_chunk(chunk, values, job)
+        for piece, before, chunk in _chunks(job):
+            _check_ids(chunk, job, piece.first_row + before)
+            batch, by_bucket, some_bad = _sort_chunk(chunk, piece, values, job)
             writer = writer or pa.ipc.new_file(sink, batch.schema)
             writer.write_batch(batch)
             borders.append(by_bucket)
@@ -88,8 +90,17 @@ def scatter(job: ScatterJob) -> Scattered:
     return done
 
 
+def _chunks(job: ScatterJob) -> Iterator[tuple[Piece, int, Chunk]]:
+    """All chunks, each with its piece and the piece's rows before it."""
+    for piece in job.pieces:
+        before = 0
+        for chunk in piece.read(job.files, job.chunk_rows):
+            yield piece, before, chunk
+            before += len(chunk.ids)
+
+
 def read_scattered(folder: Path) -> Scattered | None:
-    """What an earlier run found in this piece, None when it did not get to its end."""
+    """What an earlier run of a job found, None when it did not get to its end."""
     try:
         rows, bad, bad_ids = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     except OSError:
@@ -121,11 +132,11 @@ def read_bucket_rows(folders: list[Path], bucket: int) -> pa.Table | None:
                 start, stop = borders[number, 0, bucket : bucket + 2].tolist()
                 batches.append(reader.get_batch(number).slice(start, stop - start))
         tables.append(pa.Table.from_batches(batches))
-    return pa.concat_tables(tables, promote_options="default").combine_chunks() if tables else None
+    return pa.concat_tables(tables).combine_chunks() if tables else None
 
 
 def scattered_ids(folder: Path) -> Iterator[pa.Array]:
-    """All ids of a piece, chunk by chunk."""
+    """All ids of a finished job, chunk by chunk."""
     if len(np.load(folder / "borders.npy", mmap_mode="r")):
         with pa.memory_map(str(folder / "rows.arrow")) as source:
             reader = pa.ipc.open_file(source)
@@ -164,11 +175,13 @@ def _fill(file: Any, content: memoryview) -> None:
     done = 0
     while done < len(content):
         got = file.readinto(content[done:])
-        assert got, "a finished piece has all its bytes"
+        assert got, "a finished job has all its bytes"
         done += got
 
 
-def _sort_chunk(chunk: Chunk, values: Any, job: ScatterJob) -> tuple[pa.RecordBatch, np.ndarray, pa.Array]:
+def _sort_chunk(
+    chunk: Chunk, piece: Piece, values: Any, job: ScatterJob
+) -> tuple[pa.RecordBatch, np.ndarray, pa.Array]:
     """The chunk's rows by bucket, the borders of the buckets' rows and vectors [2, buckets + 1], and the bad ids."""
     bucket = bucket_of(hash_strings(chunk.ids, key=shuffle_key(job.seed)), job.num_buckets)
     order = np.argsort(bucket.astype(np.uint16) if job.num_buckets < 1 << 16 else bucket, kind="stable")
@@ -176,17 +189,19 @@ def _sort_chunk(chunk: Chunk, values: Any, job: ScatterJob) -> tuple[pa.RecordBa
     present, bad_ids = np.zeros(0, np.int64), chunk.ids.slice(0, 0)
     if chunk.vectors is not None:
         half = to_half(chunk.vectors)
-        zero_rows: ZeroRows = "keep" if job.piece.packed else job.zero_rows
+        zero_rows: ZeroRows = "keep" if piece.packed else job.zero_rows
         try:
             reasons, bad = find_reasons(chunk.vectors, half, given=chunk.reasons, zero_rows=zero_rows)
         except ValueError as error:
-            raise ValueError(f"{job.where}: {job.piece.uri}: {error}") from None
+            raise ValueError(f"{job.where}: {piece.uri}: {error}") from None
         columns["reason"] = pa.array(reasons)
         if bad.any() and job.on_bad == "error":
             bad_ids = chunk.ids.filter(pa.array(bad))
         present = order[reasons[order] == Reason.PRESENT]
         _write_rows(values, half, present)
-    batch = pa.record_batch({**columns, **chunk.texts}).take(pa.array(order))
+    for name, kind in job.columns.items():
+        columns[name] = chunk.texts[name] if name in chunk.texts else pa.nulls(len(chunk.ids), kind)
+    batch = pa.record_batch(columns).take(pa.array(order))
     edges = np.arange(job.num_buckets + 1)
     ends = [np.searchsorted(bucket[rows], edges) for rows in (order, present)]
     return batch, np.stack(ends), bad_ids
@@ -204,8 +219,8 @@ def _write_rows(values: Any, half: np.ndarray, rows: np.ndarray) -> None:
             content = content[values.write(content) :]
 
 
-def _check_ids(chunk: Chunk, job: ScatterJob, done: int) -> None:
+def _check_ids(chunk: Chunk, job: ScatterJob, first_row: int) -> None:
     blank = pc.fill_null(pc.equal(chunk.ids, ""), True).to_numpy(zero_copy_only=False)
     if blank.any():
-        row = job.piece.first_row + done + int(blank.argmax())
+        row = first_row + int(blank.argmax())
         raise ValueError(f"{job.ids_at} has no id in row {row}, every row needs one")

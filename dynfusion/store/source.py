@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from dynfusion.store.files import Files
 
-PIECE_BYTES = 256 << 20
+PIECE_BYTES = 64 << 20
 TEXTS = ("smiles", "group")
 BFLOAT16 = "bfloat16"
 _WIDTHS = {"float16": 2, "float32": 4, "float64": 8, BFLOAT16: 2}

@@ -134,5 +134,5 @@ def test_what_does_not_fit_the_base_is_refused(tmp_path: Path) -> None:
         extend(wrong, tmp_path / "packed")
     with pytest.raises(ValueError, match=r"setting holdout: found 0.5, .*packed holds out 0.2"):
         extend(wrong, tmp_path / "packed", settings=PackSettings(holdout=0.5))
-    with pytest.raises(ValueError, match="no packed dataset here, manifest-7.json is missing"):
+    with pytest.raises(ValueError, match=r"no packed dataset here, manifest-7.json is missing"):
         extend(wrong, f"{tmp_path / 'packed'}/manifest-7.json")

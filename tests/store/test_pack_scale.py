@@ -37,6 +37,7 @@ def inputs_of(folder: Path, rows: int = 900) -> PackInputs:
 def in_many_pieces(patch: pytest.MonkeyPatch, bucket_bytes: int, chunk_rows: int) -> None:
     patch.setattr(pack_plan, "_BUCKET_BYTES", bucket_bytes)
     patch.setattr(pack_plan, "_CHUNK_ROWS", chunk_rows)
+    patch.setattr(pack_plan, "_JOB_BYTES", 3_000)
     patch.setattr("dynfusion.store.npy_files.PIECE_BYTES", 2_000)
 
 

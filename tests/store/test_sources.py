@@ -153,7 +153,7 @@ def test_bfloat16_is_read_from_bytes_and_from_raw_npy(tmp_path: Path) -> None:
 def test_a_bfloat16_number_beyond_float16_is_bad(tmp_path: Path) -> None:
     large = (np.full((ROWS, DIM), 1e5, np.float32).view(np.uint32) >> 16).astype(np.uint16)
     pq.write_table(binary(large, {"dtype": "bfloat16"}), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="modality x: 90 rows of .* beyond float16"):
+    with pytest.raises(ValueError, match=r"modality x: 90 rows of .* beyond float16"):
         pack(PackInputs({"x": tmp_path / "x.parquet"}), out=tmp_path / "packed")
 
 
@@ -227,3 +227,11 @@ def test_sources_are_read_through_the_three_functions_alone(tmp_path: Path) -> N
     one = pack(PackInputs({"a": "far://real"}), out=tmp_path / "one", files=far, settings=PackSettings(threads=1))
     assert one.fingerprint == pack(PackInputs({"a": real}), out=tmp_path / "other").fingerprint
     assert {uri.rpartition("/")[2] for uri in opened} == {"embeddings.npy", "ids.txt", "encoder.txt"}
+
+
+def test_texts_that_only_some_files_have_are_unknown_in_the_others(tmp_path: Path) -> None:
+    source = several(tmp_path / "sources")
+    (source / "part-0" / "smiles.txt").write_text("C\n" * 30)
+    pack(PackInputs({"a": source}), out=tmp_path / "packed")
+    found = {row["id"]: row["smiles"] for row in open_dataset(tmp_path / "packed").table("train").to_pylist()}
+    assert found == {name: "C" if row < 30 else None for row, name in enumerate(IDS)}
