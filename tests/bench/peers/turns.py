@@ -36,19 +36,23 @@ def take_part(prepare: Callable[[Path, Path], None], settings: dict[str, Epoch])
 
 
 def _turn(epoch: Callable[[], Iterator[int]], seconds: float) -> dict[str, float]:
-    """Whole batches for at least so long, after a first one that is not counted: starting is no part of it.
+    """Whole batches for at least so long. Starting an epoch, up to its first batch, is never counted.
 
-    An epoch that ends before the time is up is followed by another one, and that start does count.
+    That favours whoever starts slowly and reads ahead meanwhile.
     """
     gc.collect()
     batches = epoch()
     next(batches)
-    rows, started = 0, time.perf_counter()
-    while (spent := time.perf_counter() - started) < seconds or not rows:
+    rows, spent, resumed = 0, 0.0, time.perf_counter()
+    while spent + time.perf_counter() - resumed < seconds or not rows:
         try:
             rows += next(batches)
         except StopIteration:
+            spent += time.perf_counter() - resumed
             batches = epoch()
+            next(batches)
+            resumed = time.perf_counter()
+    spent += time.perf_counter() - resumed
     with contextlib.suppress(AttributeError):
         batches.close()
     return {"rows": rows, "seconds": spent}
