@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -125,6 +126,7 @@ def _start(name: str, raw: Path, work: Path, *, environments: Path | None, batch
     variables = {**os.environ, "PYTHONPATH": root if environment is None else ""}
     command = [str(python), str(HERE / script)]
     if not (work / "prepared").exists():
+        shutil.rmtree(work, ignore_errors=True)  # half of an interrupted one
         done = subprocess.run(
             [*command, "prepare", str(raw), str(work)], env=variables, capture_output=True, text=True, check=False
         )
