@@ -8,20 +8,20 @@ import pytest
 import torch
 
 from dynfusion.store.batch_buffers import make_buffer
-from dynfusion.store.dataset import Dataset
+from dynfusion.store.dataset import Dataset, open_dataset
 from dynfusion.store.device_gather import DeviceGather
 from dynfusion.store.feed import Feed, FeedSettings
 from dynfusion.store.gather import HostGather, Planned
 from dynfusion.store.order import Order, Position
-from dynfusion.store.pack import PackSettings
-from tests.store.sources import packed
+from dynfusion.store.pack import PackInputs, PackSettings, pack
+from tests.store.sources import packed, vectors, write_folder
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """About 2,300 rows in windows of four steps, several shards, a short last block."""
+    """About 2,300 rows, several shards, a short last block."""
     return packed(tmp_path_factory.mktemp("data"), 2_400, PackSettings(shard_bytes=30_000, lanes=4, block_rows=16))
 
 
@@ -72,13 +72,20 @@ def test_a_copy_in_memory_gives_the_same_batches_while_it_is_made_and_after(data
         assert resident._source._source[0] is not before
 
 
-def test_modalities_without_absent_rows_are_present_everywhere(tmp_path: Path) -> None:
-    dataset = packed(tmp_path, 64)
-    order = order_of(dataset, 8)
-    complete = [spec.present_rows == dataset.manifest.rows for spec in dataset.manifest.modalities]
-    with Feed(dataset, order, rank=0, world_size=1) as feed:
-        batch = next(feed)
-    assert batch.present[:, complete].all()
+def test_a_modality_that_is_never_absent_is_present_everywhere_beside_one_that_is(tmp_path: Path) -> None:
+    ids = [f"m{number:03d}" for number in range(200)]
+    folders = {
+        "full": write_folder(tmp_path / "full", vectors(200, 8, seed=0, absent=0.0), ids),
+        "gaps": write_folder(tmp_path / "gaps", vectors(200, 8, seed=1, absent=0.3), ids),
+    }
+    pack(PackInputs(folders), out=tmp_path / "packed")
+    dataset = open_dataset(tmp_path / "packed")
+    assert dataset.manifest.modalities[0].present_rows == dataset.manifest.rows == 200
+    with Feed(dataset, order_of(dataset, 40), rank=0, world_size=1) as feed:
+        for batch in itertools.islice(feed, 10):
+            assert (batch.present.numpy() == dataset.read("train", batch.row_ids.numpy()).present).all()
+            assert batch.present[:, 0].all()
+            assert not batch.present[:, 1].all()
 
 
 @pytest.mark.gpu
