@@ -9,7 +9,7 @@ from typing import Any
 _PUBLIC = {
     "FusionModel": "dynfusion.fusion.api",
     "Dataset": "dynfusion.store.dataset",
-    "open_dataset": "dynfusion.store.dataset",
+    "open_dataset": "dynfusion.edges.datasets",
     "pack": "dynfusion.store.pack",
     "PackInputs": "dynfusion.store.pack",
     "PackSettings": "dynfusion.store.pack",

@@ -6,6 +6,7 @@ imported when that verb is run. Exit codes: 0 done, 1 ran and failed, 2 wrong us
 
 import importlib
 import importlib.metadata
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -91,11 +92,21 @@ def embed(
 
 @app.command(epilog="Example: dynfusion pack --modality morgan=morgan/ --modality selfies=vectors.parquet --out packed")
 def pack(
+    context: typer.Context,
     modality: Annotated[
         list[str],
-        typer.Option("--modality", metavar="NAME=PATH", help="A folder of `embed` or a Parquet file; repeatable."),
+        typer.Option(
+            "--modality",
+            metavar="NAME=URI",
+            help="A folder of `embed`, .npy, .npz, Parquet, Arrow or CSV files, a folder or 'pattern*' of them; "
+            "repeatable.",
+        ),
     ],
-    out: Annotated[str, typer.Option("--out", metavar="URI", help="Folder of the packed data set.")],
+    out: Annotated[str | None, typer.Option("--out", metavar="URI", help="Folder of the packed data set.")] = None,
+    extend: Annotated[
+        str | None,
+        typer.Option("--extend", metavar="URI", help="Instead of --out: add to this data set, under a new manifest."),
+    ] = None,
     table: Annotated[
         Path | None, typer.Option("--table", help="CSV or Parquet with ids, SMILES, labels, split.")
     ] = None,
@@ -107,16 +118,33 @@ def pack(
     on_bad: Annotated[
         str, typer.Option("--on-bad", help="error or absent: what a value that is not finite or too large becomes.")
     ] = "error",
+    on_duplicate: Annotated[
+        str, typer.Option("--on-duplicate", help="error, first or last: which row of an id given twice counts.")
+    ] = "error",
     zero_rows: Annotated[str, typer.Option("--zero-rows", help="keep or absent: what a row of zeros means.")] = "keep",
     holdout: Annotated[
         float, typer.Option("--holdout", help="Share of molecules kept out of training and statistics.")
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Of the shuffle.")] = 0,
+    binary_dtype: Annotated[
+        str, typer.Option("--binary-dtype", help="Numbers in columns of bytes: float16, float32, float64, bfloat16.")
+    ] = "float16",
+    memory_gb: Annotated[float, typer.Option("--memory-gb", help="Memory of a process, whatever the input.")] = 2.0,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Ray workers; by default threads, or Ray where RAY_ADDRESS is set.")
+    ] = None,
 ) -> None:
-    """Join embeddings by id and write one shuffled, checksummed data set."""
+    """Join embeddings by id and write one shuffled, checksummed data set. The same command continues a killed one."""
+    on_ray: dict[str, Any] = {"workers": workers, "debug": context.find_root().params["debug"]}
+    verb = "pack_on_ray" if workers is not None or "RAY_ADDRESS" in os.environ else "pack"
     _call(
-        "pack",
+        verb,
+        **(on_ray if verb == "pack_on_ray" else {}),
         modalities=modality,
+        extend=extend,
+        on_duplicate=on_duplicate,
+        binary_dtype=binary_dtype,
+        memory_bytes=round(memory_gb * (1 << 30)),
         table=table,
         id_column=id_column,
         labels=labels.split(",") if labels else [],
@@ -136,6 +164,16 @@ def inspect(
 ) -> None:
     """Say what a packed data set holds: modalities, dimensions, rows, present rates, encoders, fingerprint."""
     _call("inspect", uri, as_json=json)
+
+
+@app.command(epilog="Example: dynfusion sample packed --rows 5")
+def sample(
+    uri: Annotated[str, typer.Argument(help="A packed data set.")],
+    rows: Annotated[int, typer.Option("--rows", help="How many.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw.")] = 0,
+) -> None:
+    """Print some rows of a packed data set: ids, labels, and the first numbers of each vector or why it is absent."""
+    _call("sample", uri, rows=rows, seed=seed)
 
 
 @app.command(epilog="Example: dynfusion verify packed")

@@ -6,13 +6,10 @@ A killed evaluation continues: groups whose file carries the same key are read, 
 number of workers, because every task computes on one BLAS thread and the driver orders results by the plan.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-import ray
-
+from dynfusion.edges.ray_tasks import map_on_ray
 from dynfusion.evaluation.cells import read_result, write_result
 from dynfusion.evaluation.imputers import Imputers, ImputerSettings, Pool, Ridge, collect, fit_ridge, ridge_plan
 from dynfusion.evaluation.protocol import (
@@ -28,50 +25,6 @@ from dynfusion.evaluation.tasks import TaskData
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
-Result = TypeVar("Result")
-IN_FLIGHT_PER_CPU = 3
-
-
-def map_on_ray(
-    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], *, finished: Callable[[int, Result], None]
-) -> None:
-    """Calls `function(*job)` as one-CPU tasks; `finished(number of the job, result)` runs here as each completes.
-
-    An argument that several jobs share (the same object) is put into the object store once. A ValueError of the
-    function is raised as it is; whatever is still running is cancelled then.
-    """
-    remote = ray.remote(num_cpus=1)(function)
-    uses = Counter(id(argument) for job in jobs for argument in job)
-    shared = {id(part): ray.put(part) for part in _distinct(jobs) if uses[id(part)] > 1}
-    running: dict[ray.ObjectRef, int] = {}
-    limit = max(1, int(ray.cluster_resources().get("CPU", 1))) * IN_FLIGHT_PER_CPU
-    waiting = iter(enumerate(jobs))
-    try:
-        while True:
-            for number, job in waiting:
-                running[remote.remote(*(shared.get(id(part), part) for part in job))] = number
-                if len(running) >= limit:
-                    break
-            if not running:
-                return
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            finished(running.pop(done), _result(done))
-    finally:
-        for reference in running:
-            ray.cancel(reference)
-
-
-def _distinct(jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
-    return list({id(part): part for job in jobs for part in job}.values())
-
-
-def _result(reference: ray.ObjectRef) -> Any:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ValueError):
-            raise error.cause from None
-        raise
 
 
 def _run(

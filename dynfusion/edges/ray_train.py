@@ -23,12 +23,13 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer
 
+from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.deepspeed_engine import DeepSpeedEngine, configuration
 from dynfusion.edges.ray_cluster import wait_for
+from dynfusion.edges.s3_address import is_s3
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.run_settings import RunSettings, identity
 from dynfusion.settings import build
-from dynfusion.store.dataset import open_dataset
 from dynfusion.store.feed import Feed
 from dynfusion.store.manifest import Manifest, local_folder
 from dynfusion.training.assemble import check_shares, make_objective, make_order, make_plan, position_of
@@ -54,7 +55,7 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> Path:
     Raises ValueError for settings, data or a run folder that do not fit, and for training that left finite numbers.
     """
     settings = _with_absolute_paths(settings)
-    dataset = open_dataset(settings.data.uri)
+    dataset = open_dataset(settings.data.uri, cache=settings.data)
     _check(settings, dataset.manifest)
     folder = Path(settings.cluster.storage) / settings.cluster.name
     claim(folder, settings.model_dump(mode="json"), identity(settings), dataset.manifest.fingerprint)
@@ -88,7 +89,8 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> Path:
 def run_worker(config: dict[str, Any]) -> None:
     """One rank of a training run, from its last whole checkpoint if there is one; runs in a Ray Train worker."""
     settings = build(RunSettings, config["settings"])
-    dataset = open_dataset(settings.data.uri)
+    processes = ray.train.get_context().get_local_world_size()
+    dataset = open_dataset(settings.data.uri, cache=settings.data, processes=processes)
     order = make_order(dataset.manifest, settings.data, settings.train)
     plan = make_plan(order, settings.train, settings.masking)
     objective = make_objective(dataset.manifest, settings.model, settings.loss, seed=settings.train.seed)
@@ -286,6 +288,10 @@ def _resources(settings: RunSettings) -> dict[str, float]:
 
 def _with_absolute_paths(settings: RunSettings) -> RunSettings:
     """Workers run in a folder of their own, so paths leave the driver absolute."""
-    data = settings.data.model_copy(update={"uri": str(local_folder(settings.data.uri).absolute())})
+    data = settings.data
+    if not is_s3(data.uri):
+        data = data.model_copy(update={"uri": str(local_folder(data.uri).absolute())})
+    if data.cache_dir is not None:
+        data = data.model_copy(update={"cache_dir": str(Path(data.cache_dir).expanduser().absolute())})
     cluster = settings.cluster.model_copy(update={"storage": str(local_folder(settings.cluster.storage).absolute())})
     return settings.model_copy(update={"data": data, "cluster": cluster})

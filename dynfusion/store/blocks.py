@@ -37,3 +37,8 @@ def read_blocks(folder: Path, manifest: Manifest) -> np.ndarray:
     if size != len(_MAGIC) + expected * BLOCK_DTYPE.itemsize:
         raise ValueError(f"{path}: found {size} bytes, the manifest's {expected} blocks need another size")
     return np.memmap(path, BLOCK_DTYPE, mode="r", offset=len(_MAGIC), shape=(expected,))
+
+
+def parse_blocks(content: bytes) -> np.ndarray:
+    """The same table from the bytes of a whole `blocks.bin`."""
+    return np.frombuffer(content, BLOCK_DTYPE, offset=len(_MAGIC))

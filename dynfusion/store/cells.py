@@ -3,57 +3,46 @@
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-from jaxtyping import UInt8
 
 from dynfusion.store.reasons import Reason
-from dynfusion.store.sources import Source
 
 OnBad = Literal["error", "absent"]
 ZeroRows = Literal["keep", "absent"]
 
-_BYTES_AT_ONCE = 1 << 24
-_SHOWN_IDS = 3
 
+def find_reasons(
+    vectors: np.ndarray, half: np.ndarray, *, given: np.ndarray | None, zero_rows: ZeroRows
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `Reason` of every row of vectors [rows, dim] (0 where present), and which rows are bad, [rows] each.
 
-def find_reasons(source: Source, *, on_bad: OnBad, zero_rows: ZeroRows) -> UInt8[np.ndarray, " rows"]:
-    """The `Reason` of every row of a source, 0 where it is present.
+    `half` are the vectors as float16, `given` the reasons that the source itself gives. A row of NaN is a failed
+    encoder; a row with some NaN, an infinity or a number that float16 cannot hold is not finite, and bad.
 
-    A row of NaN is a failed encoder; a row with some NaN, an infinity or a number that float16 cannot hold is bad.
-
-    Raises ValueError for bad rows under `on_bad="error"`, naming ids, and for reasons outside the table.
+    Raises ValueError for given reasons outside the table.
     """
-    reasons = np.zeros(len(source.ids), np.uint8) if source.reasons is None else np.array(source.reasons)
-    if reasons.max() > max(Reason):
-        raise ValueError(f"modality {source.name}: reasons.npy holds {reasons.max()}, known are 0 to {max(Reason):d}")
-    step = max(_BYTES_AT_ONCE // (source.dim * 4), 1)
-    for start in range(0, len(reasons), step):
-        piece = slice(start, start + step)
-        reasons[piece] = np.where(reasons[piece] > 0, reasons[piece], _reasons_of(source.vectors[piece], zero_rows))
-    bad = np.flatnonzero(reasons == Reason.NOT_FINITE)
-    if source.reasons is not None:
-        bad = bad[np.asarray(source.reasons)[bad] == Reason.PRESENT]
-    if bad.size and on_bad == "error":
-        shown = ", ".join(source.ids.take(pa.array(bad[:_SHOWN_IDS])).to_pylist())
-        raise ValueError(
-            f"modality {source.name}: {bad.size} rows of {source.path} have NaN, infinity or numbers beyond float16's "
-            f"65504 (ids {shown}{', ...' if bad.size > _SHOWN_IDS else ''}), --on-bad absent leaves them out"
-        )
-    return reasons
-
-
-def to_half(vectors: np.ndarray) -> np.ndarray:
-    """The vectors as float16; what float16 cannot hold becomes infinite, without a warning."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return vectors.astype(np.float16)
-
-
-def _reasons_of(vectors: np.ndarray, zero_rows: ZeroRows) -> np.ndarray:
-    half = to_half(vectors).view(np.uint16)
-    odd = ((half & 0x7C00) == 0x7C00).any(axis=1)
-    reasons = np.where(odd, Reason.NOT_FINITE, Reason.PRESENT).astype(np.uint8)
+    odd = _any_not_finite(half)
+    reasons = np.where(odd, np.uint8(Reason.NOT_FINITE), np.uint8(Reason.PRESENT))
     some = np.flatnonzero(odd)
     reasons[some[np.isnan(vectors[some]).all(axis=1)]] = Reason.FAILED
     if zero_rows == "absent":
         reasons[~(vectors != 0).any(axis=1)] = Reason.FAILED
-    return reasons
+    if given is not None:
+        if given.max(initial=0) > max(Reason):
+            raise ValueError(f"reasons.npy holds {given.max()}, known are 0 to {max(Reason):d}")
+        reasons = np.where(given > 0, given, reasons)
+    bad = reasons == Reason.NOT_FINITE
+    return reasons, bad if given is None else bad & (given == Reason.PRESENT)
+
+
+def to_half(vectors: np.ndarray) -> np.ndarray:
+    """The vectors as float16 (the same array when they are); what float16 cannot hold becomes infinite, silently."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return vectors.astype(np.float16, copy=False)
+
+
+def _any_not_finite(half: np.ndarray) -> np.ndarray:
+    """Rows with a NaN or an infinity: float16 numbers whose exponent is all ones."""
+    step = max((1 << 20) // max(half.shape[1], 1), 1)
+    bits = np.ascontiguousarray(half).view(np.uint16)
+    pieces = [(bits[row : row + step] & 0x7FFF).max(axis=1) >= 0x7C00 for row in range(0, len(bits), step)]
+    return np.concatenate(pieces) if pieces else np.zeros(0, bool)

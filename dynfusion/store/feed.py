@@ -4,7 +4,8 @@
                                                                                                         (a thread each)
 
 Buffers go round: the batch in the caller's hands, the one before it, and those that threads are filling ahead, across
-the end of the epoch too. Nothing of a batch's size is allocated after the start.
+the end of the epoch too. Nothing of a batch's size is allocated after the start. On a GPU the buffers are its memory
+and blocks are permuted there, see `device_gather.py`.
 """
 
 import logging
@@ -12,23 +13,28 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Barrier, Lock
+from threading import Barrier
 from types import TracebackType
+from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float16, Int64
 from pydantic import Field
 from torch import Tensor
 
 from dynfusion.settings import Settings
-from dynfusion.store.dataset import Dataset, MappedPart
+from dynfusion.store.batch_buffers import BatchBuffer, buffer_bytes, make_buffer
+from dynfusion.store.dataset import Dataset
+from dynfusion.store.device_gather import DeviceGather
+from dynfusion.store.gather import HostGather, Planned
+from dynfusion.store.manifest import Manifest
 from dynfusion.store.order import Order, Position, deal_groups
+from dynfusion.store.part import MappedPart
 
 _log = logging.getLogger(__name__)
 
-_PLANNED_ROWS = 16_384
 _HELD_BUFFERS = 2
+_RESIDENT_SHARE = 0.5
 
 
 class FeedSettings(Settings):
@@ -36,6 +42,11 @@ class FeedSettings(Settings):
 
     threads: int = Field(default=2, ge=1, le=64, description="threads that gather rows, one batch each")
     slab_bytes: int = Field(default=1 << 30, ge=1, description="memory for batch buffers of one rank, at most")
+    resident: Literal["auto", "never", "always"] = Field(
+        default="auto",
+        description="keep all rows in the GPU's memory, or (always) in this rank's own; auto: in the GPU's when they "
+        "take at most half of what is free there, while without one the page cache serves all ranks",
+    )
 
 
 @dataclass(frozen=True)
@@ -66,23 +77,45 @@ class Feed(Iterator[FeedBatch]):
         world_size: int,
         start: Position = Position(0, 0),  # noqa: B008, it is frozen
         settings: FeedSettings = FeedSettings(),  # noqa: B008
+        device: torch.device = torch.device("cpu"),  # noqa: B008
     ) -> None:
-        """Open the dataset and begin to read ahead.
+        """Open the dataset and begin to read ahead; batches lie on `device`.
 
         Raises ValueError when an epoch would be empty, the order is another dataset's, the start lies outside the
-        epoch, three batches do not fit into `slab_bytes`, or there are more ranks than contrast groups.
+        epoch, three batches do not fit into `slab_bytes`, there are more ranks than contrast groups, or all rows are
+        to be resident and their blocks come and go.
         """
         _check(dataset, order, start)
         lanes = order.lanes_of(deal_groups(order.num_groups, rank, world_size))
         self.position = self._ahead = start
         self._order = order
-        self._source = _Source(dataset.mapped("train"), order, lanes)
+        self._device = device
+        self._part = dataset.part_along(order, lanes, start)
+        resident = _is_resident(self._part, dataset.manifest, settings, device)
         rows, dims = len(lanes) * order.lane_batch_rows, dataset.manifest.dims
         count = _num_buffers(rows, dims, settings)
-        self._free = deque(_Buffer.allocate(rows, dims) for _ in range(count))
-        self._held: deque[_Buffer] = deque()
-        self._pending: deque[tuple[_Buffer, Position, Future[None]]] = deque()
-        self._pool: ThreadPoolExecutor | None = _start_threads(settings.threads)
+        self._free = deque(make_buffer(rows, dims, device) for _ in range(count))
+        self._held: deque[BatchBuffer] = deque()
+        self._pending: deque[tuple[BatchBuffer, Position, Future[None]]] = deque()
+        planned = Planned(order, lanes)
+        self._settling: Future[None] | None = None
+        self._source: HostGather | DeviceGather
+        if device.type == "cpu":
+            self._source = HostGather(self._part, dataset.manifest, planned)
+            self._pool: ThreadPoolExecutor | None = _start_threads(settings.threads)
+            if resident:
+                self._settling = self._pool.submit(self._source.settle)
+        else:
+            self._source = DeviceGather(
+                self._part,
+                dataset.manifest,
+                planned,
+                device=device,
+                resident=resident,
+                start=start,
+                threads=settings.threads,
+            )
+            self._pool = _start_threads(1)
         self._read_ahead()
 
     def __next__(self) -> FeedBatch:
@@ -93,13 +126,23 @@ class Feed(Iterator[FeedBatch]):
         if self._pool is None:
             raise ValueError("feed: it was closed, open another one at its position")
         if len(self._held) == _HELD_BUFFERS:
-            self._free.append(self._held.popleft())
+            self._let_go(self._held.popleft())
         self._read_ahead()
         buffer, position, future = self._pending.popleft()
         future.result()
+        if self._settling is not None and self._settling.done():
+            self._settling.result()
+            self._settling = None
+        if buffer.filled is not None:
+            torch.cuda.current_stream(self._device).wait_event(buffer.filled)
         self._held.append(buffer)
         self.position = self._order.after(position)
         return FeedBatch(buffer.values, buffer.present, buffer.row_ids, position)
+
+    def _let_go(self, buffer: BatchBuffer) -> None:
+        if self._device.type == "cuda":
+            buffer.released = torch.cuda.current_stream(self._device).record_event()
+        self._free.append(buffer)
 
     def _read_ahead(self) -> None:
         assert self._pool is not None
@@ -119,7 +162,10 @@ class Feed(Iterator[FeedBatch]):
     def close(self) -> None:
         """Stop the threads; closing twice is fine."""
         if self._pool is not None:
+            self._part.close()
             self._pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(self._source, DeviceGather):
+                self._source.close()
             self._pool = None
             self._pending.clear()
 
@@ -130,57 +176,6 @@ class Feed(Iterator[FeedBatch]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-@dataclass(frozen=True)
-class _Buffer:
-    values: tuple[Tensor, ...]
-    present: Tensor
-    row_ids: Tensor
-
-    @classmethod
-    def allocate(cls, rows: int, dims: tuple[int, ...]) -> "_Buffer":
-        return cls(
-            values=tuple(torch.zeros(rows, dim, dtype=torch.float16) for dim in dims),
-            present=torch.zeros(rows, len(dims), dtype=torch.bool),
-            row_ids=torch.zeros(rows, dtype=torch.int64),
-        )
-
-
-class _Source:
-    """Fills buffers from the mapped shards; safe to call from several threads."""
-
-    def __init__(self, part: MappedPart, order: Order, lanes: range) -> None:
-        self._part = part
-        self._order = order
-        self._lanes = lanes
-        # One row begins at every float16 of the mapping: `MappedPart.values` as tensors.
-        flat = torch.from_numpy(part.content.view(np.float16))
-        self._views = [flat.as_strided((len(flat) - dim + 1, dim), (1, 1)) for dim in part.dims]
-        self._steps_at_once = max(_PLANNED_ROWS // (len(lanes) * order.lane_batch_rows), 1)
-        self._plan_lock = Lock()
-        self._planned = (-1, range(0))
-        self._plan = np.empty((0, 0), np.int64)
-
-    def fill(self, buffer: _Buffer, position: Position) -> None:
-        rows = self._rows(position)
-        starts, place = self._part.starts(rows)
-        for number, (view, values) in enumerate(zip(self._views, buffer.values, strict=True)):
-            index = torch.from_numpy(self._part.value_index(starts, place, number))
-            torch.index_select(view, 0, index, out=values)
-            buffer.present[:, number] = torch.from_numpy(self._part.presence(starts, place, number))
-        buffer.row_ids.copy_(torch.from_numpy(rows))
-
-    def _rows(self, position: Position) -> np.ndarray:
-        """The order's rows, computed for some steps at a time."""
-        with self._plan_lock:
-            epoch, steps = self._planned
-            if epoch != position.epoch or position.step not in steps:
-                last = min(position.step + self._steps_at_once, self._order.steps_per_epoch)
-                steps = range(position.step, last)
-                self._plan = self._order.rows_of_steps(position.epoch, steps, self._lanes)
-                self._planned = (position.epoch, steps)
-            return self._plan[position.step - steps.start]
 
 
 def _check(dataset: Dataset, order: Order, start: Position) -> None:
@@ -200,7 +195,7 @@ def _check(dataset: Dataset, order: Order, start: Position) -> None:
 
 
 def _num_buffers(rows: int, dims: tuple[int, ...], settings: FeedSettings) -> int:
-    batch_bytes = rows * (2 * sum(dims) + len(dims) + 8)
+    batch_bytes = buffer_bytes(rows, dims)
     fitting = settings.slab_bytes // batch_bytes
     least = _HELD_BUFFERS + 1
     if fitting < least:
@@ -209,6 +204,21 @@ def _num_buffers(rows: int, dims: tuple[int, ...], settings: FeedSettings) -> in
             f"needed, so at least {least * batch_bytes}"
         )
     return min(_HELD_BUFFERS + 2 * settings.threads, fitting)
+
+
+def _is_resident(part: MappedPart, manifest: Manifest, settings: FeedSettings, device: torch.device) -> bool:
+    """Whether all rows go into memory of this rank's."""
+    if not part.stays:
+        if settings.resident == "always":
+            raise ValueError(
+                "resident: found always, but this dataset's blocks come from far away and are not kept, allowed are "
+                "auto and never, or a cache that holds the dataset"
+            )
+        return False
+    if settings.resident == "auto" and device.type == "cuda":
+        needed = manifest.layout.num_blocks * manifest.geometry.block_bytes
+        return needed <= _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+    return settings.resident == "always"
 
 
 def _start_threads(count: int) -> ThreadPoolExecutor:

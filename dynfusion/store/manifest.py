@@ -78,6 +78,7 @@ class Manifest(Settings):
     absent: dict[str, dict[str, int]] = Field(description="modality -> reason -> cells, over all rows of the sources")
     label_columns: tuple[str, ...]
     split_column: str | None
+    extends: str | None = Field(default=None, description="fingerprint of the manifest that this one adds to")
     fingerprint: str = Field(description="32 hexadecimal digits over everything above")
 
     @property
@@ -101,12 +102,21 @@ class Manifest(Settings):
         return (*shards, *(shard.sidecar for shard in shards), *dropped, self.blocks)
 
 
+def split_address(uri: str | Path) -> tuple[str, str]:
+    """The folder of a dataset's address, and the name of its manifest.
+
+    An address is a folder (its `manifest.json`) or a manifest itself (`folder/manifest-1.json`, from `--extend`).
+    """
+    folder, _, name = str(uri).rpartition("/")
+    return (folder or ".", name) if name.endswith(".json") else (str(uri), MANIFEST_NAME)
+
+
 def local_folder(uri: str | Path) -> Path:
-    """The folder that a URI names.
+    """The folder that a dataset's address names.
 
     Raises ValueError for a scheme other than `file://`.
     """
-    text = str(uri)
+    text = split_address(uri)[0]
     scheme, found, rest = text.partition("://")
     if not found:
         return Path(text)
@@ -121,10 +131,12 @@ def with_fingerprint(content: dict[str, Any]) -> Manifest:
     return manifest.model_copy(update={"fingerprint": _fingerprint(manifest)})
 
 
-def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """`manifest.json`, the same bytes for the same content."""
+def write_manifest(manifest: Manifest, folder: Path, name: str = MANIFEST_NAME) -> None:
+    """`manifest.json`, the same bytes for the same content; it appears whole or not at all."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=1)
-    (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+    partial = folder / f".{name}.partial"
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(folder / name)
 
 
 def read_manifest(uri: str | Path) -> Manifest:
@@ -132,22 +144,32 @@ def read_manifest(uri: str | Path) -> Manifest:
 
     Raises ValueError when there is none, it is of another version, damaged, or does not match its own fingerprint.
     """
-    path = local_folder(uri) / MANIFEST_NAME
+    name = split_address(uri)[1]
+    path = local_folder(uri) / name
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse_manifest(path.read_bytes(), str(path))
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{uri}: no packed dataset here, {MANIFEST_NAME} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable manifest, {error}") from None
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: found format_version {version!r}, this program reads {FORMAT_VERSION}")
+        raise ValueError(f"{uri}: no packed dataset here, {name} is missing") from None
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """The manifest in these bytes of `manifest.json`; `where` opens the sentences.
+
+    Raises ValueError when it is of another version, damaged, or does not match its own fingerprint.
+    """
     try:
-        manifest = build(Manifest, content)
+        tree = json.loads(content.decode("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}: not a readable manifest, {error}") from None
+    version = tree.get("format_version") if isinstance(tree, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{where}: found format_version {version!r}, this program reads {FORMAT_VERSION}")
+    try:
+        manifest = build(Manifest, tree)
     except ValueError as error:
-        raise ValueError(f"{path}: not a valid manifest, {error}") from None
+        raise ValueError(f"{where}: not a valid manifest, {error}") from None
     if manifest.fingerprint != _fingerprint(manifest):
-        raise ValueError(f"{path}: changed since it was packed, its content does not match its fingerprint")
+        raise ValueError(f"{where}: changed since it was packed, its content does not match its fingerprint")
     return manifest
 
 

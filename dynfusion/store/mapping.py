@@ -28,24 +28,27 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 class MappedFiles:
     """Files mapped read-only one after another, each starting on a page.
 
-    `content` is one uint8 array over all of them; `starts[i]` is file i's first byte in it. Bytes between files must
-    not be touched. The arrays are valid while this object lives.
+    `content` is one uint8 array over all of them; `starts[i]` is file i's first byte in it. Bytes between files, and
+    of files that are not placed yet, must not be touched. The arrays are valid while this object lives.
     """
 
     content: np.ndarray
     starts: np.ndarray
 
-    def __init__(self, paths: Sequence[Path], sizes: Sequence[int]) -> None:
-        """Map the files. Raises ValueError when one cannot be opened or is smaller than its size says."""
+    def __init__(self, sizes: Sequence[int]) -> None:
+        """Reserve addresses for files of these sizes."""
         pages = [-(-size // mmap.PAGESIZE) * mmap.PAGESIZE for size in sizes]
         total = sum(pages)
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         address = _map(None, total, _PROT_NONE, flags, -1)
         self._finalizer = weakref.finalize(self, _libc.munmap, address, total)
         self.starts = np.concatenate([[0], np.cumsum(pages, dtype=np.int64)[:-1]])
-        for path, size, start in zip(paths, sizes, self.starts, strict=True):
-            _place(path, size, address + int(start))
+        self._address, self._sizes = address, tuple(sizes)
         self.content = np.ctypeslib.as_array((ctypes.c_uint8 * total).from_address(address))
+
+    def place(self, number: int, path: Path) -> None:
+        """Map file `number`. Raises ValueError when it cannot be opened or has another size than was said."""
+        _place(path, self._sizes[number], self._address + int(self.starts[number]))
 
 
 def _place(path: Path, size: int, address: int) -> None:

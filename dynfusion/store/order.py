@@ -1,7 +1,10 @@
 """In which order rows are read: pure index functions of (layout, fingerprint, seed, epoch). Nothing per row is held.
 
     block ids --permuted by epoch--> one sequence of all rows --cut evenly--> lanes --cut--> windows
-        --rows permuted inside a window--> step t takes positions [t*b, (t+1)*b) of every lane
+        --rows permuted inside a window--> step t takes positions [t*b, (t+1)*b) of every lane, by row number
+
+A step's rows of one lane come in ascending order: which rows meet is chance, how they stand in the batch means nothing
+to a loss, and reading forwards is a tenth faster.
 
 Lanes do not know how many ranks there are, so the global batch of a step is the same for every world size.
 """
@@ -171,7 +174,7 @@ class Order:
         return even_split(self.layout.rows, self.layout.lanes)
 
     def rows(self, epoch: int, step: int, lanes: range) -> Int64[np.ndarray, " rows"]:
-        """Row numbers that these lanes give to one step, lane after lane.
+        """Row numbers that these lanes give to one step, lane after lane, ascending within a lane.
 
         Raises ValueError for a step outside the epoch.
         """
@@ -200,20 +203,48 @@ class Order:
         inside = np.broadcast_to(inside, (len(lanes), position.shape[1]))
         rows = self._row_at(epoch, window_start + permute(inside, size, key=key))
         by_lane = rows.reshape(len(lanes), len(steps), self.lane_batch_rows)
+        by_lane.sort(axis=-1)
         return np.ascontiguousarray(by_lane.transpose(1, 0, 2)).reshape(len(steps), -1)
 
-    def _row_at(self, epoch: int, place: np.ndarray) -> np.ndarray:
-        """The row at each place [lanes, n] of the epoch's sequence of permuted blocks.
+    def visits(self, epoch: int, lanes: range) -> Int64[np.ndarray, "visits 3"]:
+        """Which blocks these lanes read in an epoch, and when: (block, first step, last step) by first step.
+
+        A block on the border of two windows or lanes has a visit for each; blocks of the skipped tail have none.
+        """
+        key = key_of(self.fingerprint, self.seed, epoch, "blocks")
+        found = []
+        for lane in lanes:
+            start, stop = int(self._lane_borders[lane]), int(self._lane_borders[lane + 1])
+            begin = np.arange(start, stop, self.layout.window_rows)
+            end = np.minimum(begin + self.layout.window_rows, stop)
+            first_slot = self._unshortened(begin, key) // self.layout.block_rows
+            counts = self._unshortened(end - 1, key) // self.layout.block_rows - first_slot + 1
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            block = permute(np.repeat(first_slot, counts) + within, self.layout.num_blocks, key=key)
+            steps = [np.repeat((edge - start) // self.lane_batch_rows, counts) for edge in (begin, end - 1)]
+            found.append(np.stack([block, *steps], axis=1))
+        visits = np.concatenate(found)
+        visits = visits[visits[:, 1] < self.steps_per_epoch]
+        visits[:, 2] = np.minimum(visits[:, 2], self.steps_per_epoch - 1)
+        return visits[np.argsort(visits[:, 1], kind="stable")]
+
+    def _unshortened(self, place: np.ndarray, key: int) -> np.ndarray:
+        """Places in the epoch's sequence of permuted blocks as if all blocks were full.
 
         One block may be shorter; every place behind it moves up by what it lacks.
         """
         blocks, block_rows = self.layout.num_blocks, self.layout.block_rows
-        key = key_of(self.fingerprint, self.seed, epoch, "blocks")
         lacking = blocks * block_rows - self.layout.rows
-        if lacking:
-            short_slot = int(unpermute(np.array([blocks - 1]), blocks, key=key)[0])
-            place = place + np.where(place >= (short_slot + 1) * block_rows - lacking, lacking, 0)
-        slot, offset = np.divmod(place, block_rows)
+        if not lacking:
+            return place
+        short_slot = int(unpermute(np.array([blocks - 1]), blocks, key=key)[0])
+        return place + np.where(place >= (short_slot + 1) * block_rows - lacking, lacking, 0)
+
+    def _row_at(self, epoch: int, place: np.ndarray) -> np.ndarray:
+        """The row at each place [lanes, n] of the epoch's sequence of permuted blocks."""
+        blocks, block_rows = self.layout.num_blocks, self.layout.block_rows
+        key = key_of(self.fingerprint, self.seed, epoch, "blocks")
+        slot, offset = np.divmod(self._unshortened(place, key), block_rows)
         first = slot.min(axis=1, keepdims=True)
         span = int((slot - first).max()) + 1
         table = permute(np.minimum(first + np.arange(span), blocks - 1), blocks, key=key)

@@ -1,124 +1,210 @@
-"""The files of one part (train or holdout): shards of embeddings, a sidecar beside each."""
+"""The jobs of the second and third pass, each from a few numbers and finished files to finished files.
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+    join:   bucket's rows.arrow of all sources --> bucket-00000.arrow (rows in order, where their vectors lie), .json
+    shard:  a range of rows --> their buckets' tables and vectors --> train-00000.arrow + .rows.arrow, then .npz
+
+A job that finds its last file has been done before. Any machine that sees the folder can run any job.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64, UInt8
 
-from dynfusion.store.cells import to_half
-from dynfusion.store.join import Joined
-from dynfusion.store.manifest import FileSpec, Geometry, ShardSpec
+from dynfusion.store.join import PLACE_PREFIX, REASON_PREFIX, Duplicates, OnDuplicate, distinct_rows, join_bucket
+from dynfusion.store.manifest import Geometry, ShardSpec
 from dynfusion.store.reasons import Reason
-from dynfusion.store.shard import write_shard
-from dynfusion.store.sidecar import REASON_PREFIX, write_sidecar
-from dynfusion.store.sources import Source
-from dynfusion.store.statistics import Moments, merge, moments_of, no_moments
+from dynfusion.store.scatter import read_bucket_rows, read_bucket_values
+from dynfusion.store.shard import ShardWriter
+from dynfusion.store.sidecar import SidecarWriter
+from dynfusion.store.statistics import Moments
+
+_MOMENTS = ("mean", "deviation", "minimum", "maximum")
 
 
 @dataclass(frozen=True)
-class Packed:
-    """What is packed: the sources, the reasons of absence of their own rows, and the join."""
+class JoinJob:
+    """One bucket to join: the scattered pieces of every modality and of the table, and the rules."""
 
-    sources: Sequence[Source]
-    reasons: Sequence[np.ndarray]
-    joined: Joined
-
-    @cached_property
-    def cells(self) -> UInt8[np.ndarray, "rows modalities"]:
-        """The reason of every cell of the join."""
-        columns = [
-            np.where(rows < 0, np.uint8(Reason.NOT_GIVEN), reasons[rows])
-            for rows, reasons in zip(self.joined.source_rows, self.reasons, strict=True)
-        ]
-        return np.stack(columns, axis=1).astype(np.uint8)
+    work: Path
+    bucket: int
+    sources: Mapping[str, tuple[Path, ...]]
+    table: tuple[Path, ...]
+    columns: Mapping[str, pa.DataType]
+    holdout: float
+    shuffle_key: int
+    on_duplicate: OnDuplicate
+    with_group: bool
 
 
 @dataclass(frozen=True)
-class WrittenPart:
-    """What the manifest says about a part; moments per modality over its present rows."""
+class JoinedCounts:
+    """What a bucket holds: rows of train, holdout and dropped; absent cells by modality and reason; what a source
+    (the table is "") has more than once."""
 
-    shards: tuple[ShardSpec, ...]
-    blocks: tuple[np.ndarray, ...]
-    geometry: Geometry | None
+    parts: tuple[int, int, int]
+    absent: dict[str, dict[str, int]]
+    duplicates: dict[str, Duplicates]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows [start, stop) of one part of one bucket; `first` is where the part begins among the bucket's rows."""
+
+    bucket: int
+    first: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to write: its name, the rows it takes, and where the vectors of each modality lie."""
+
+    folder: Path
+    work: Path
+    stem: str
+    segments: tuple[Segment, ...]
+    sources: Mapping[str, tuple[Path, ...]]
+    dims: tuple[int, ...]
+    block_rows: int
+
+    @property
+    def rows(self) -> int:
+        return sum(segment.stop - segment.start for segment in self.segments)
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What the manifest says about a shard, its block table, and moments per modality over its present rows."""
+
+    spec: ShardSpec
+    geometry: Geometry
+    blocks: np.ndarray
     moments: tuple[Moments, ...]
 
 
-def write_part(
-    folder: Path,
-    packed: Packed,
-    *,
-    name: str,
-    rows: Int64[np.ndarray, " part"],
-    block_rows: int,
-    shard_rows: int,
-    progress: Callable[[int], None],
-) -> WrittenPart:
-    """Write these joined rows as shards `<name>-00000.arrow` and sidecars `<name>-00000.rows.arrow`."""
-    moments = [no_moments(source.dim) for source in packed.sources]
-    shards, blocks, geometry = [], [], None
-    for number, start in enumerate(range(0, len(rows), shard_rows)):
-        piece = rows[start : start + shard_rows]
-        present = packed.cells[piece] == Reason.PRESENT
-        values = [_gather(packed, m, piece, present[:, m]) for m in range(len(packed.sources))]
-        moments = [merge(moments[m], _moments(values[m], present[:, m])) for m in range(len(values))]
-        stem = f"{name}-{number:05d}"
-        written = write_shard(
-            folder / f"{stem}.arrow",
-            [source.name for source in packed.sources],
-            values,
-            present=present,
-            block_rows=block_rows,
+def run_join(job: JoinJob) -> JoinedCounts:
+    """Join one bucket and write its rows; what was written before is only read."""
+    stem = job.work / f"bucket-{job.bucket:05d}"
+    done = stem.with_suffix(".json")
+    if not done.is_file():
+        duplicates: dict[str, Duplicates] = {}
+        sources = {name: _distinct(name, folders, job, duplicates) for name, folders in job.sources.items()}
+        table = _distinct("", job.table, job, duplicates)
+        bucket = join_bucket(
+            sources,
+            table,
+            columns=job.columns,
+            holdout=job.holdout,
+            key=job.shuffle_key,
+            with_group=job.with_group,
         )
-        geometry = written.geometry
-        blocks.append(written.blocks)
-        shards.append(
-            ShardSpec(
-                path=f"{stem}.arrow",
-                rows=len(piece),
-                bytes=written.bytes,
-                sha256=written.sha256,
-                blocks=len(written.blocks),
-                sidecar=write_sidecar(sidecar_table(packed, piece), folder, f"{stem}.rows.arrow"),
-            )
+        with (
+            pa.OSFile(str(stem.with_suffix(".arrow")), "wb") as sink,
+            pa.ipc.new_file(sink, bucket.rows.schema) as writer,
+        ):
+            writer.write_table(bucket.rows.combine_chunks())
+        absent = {name: count_absent(bucket.rows[REASON_PREFIX + name]) for name in job.sources}
+        _write_last(done, json.dumps(asdict(JoinedCounts(bucket.counts, absent, duplicates))).encode())
+    found = json.loads(done.read_text(encoding="utf-8"))
+    duplicates = {name: Duplicates(**content) for name, content in found["duplicates"].items()}
+    train, holdout, dropped = found["parts"]
+    return JoinedCounts((train, holdout, dropped), found["absent"], duplicates)
+
+
+def run_shard(job: ShardJob) -> ShardResult:
+    """Write one shard and its sidecar; what was written before is only read."""
+    done = job.work / f"{job.stem}.npz"
+    if not done.is_file():
+        names = list(job.sources)
+        buffers: list[Any] = [np.empty(0, np.float16) for _ in names]
+        sidecar: SidecarWriter | None = None
+        with ShardWriter(
+            job.folder / f"{job.stem}.arrow", names, job.dims, rows=job.rows, block_rows=job.block_rows
+        ) as writer:
+            for segment in job.segments:
+                rows = read_segment(job.work, segment)
+                kept = rows.select([name for name in rows.column_names if not name.startswith(PLACE_PREFIX)])
+                sidecar = sidecar or SidecarWriter(job.folder, f"{job.stem}.rows.arrow", kept.schema)
+                sidecar.append(kept)
+                values = []
+                for m, (folders, dim) in enumerate(zip(job.sources.values(), job.dims, strict=True)):
+                    values.append(read_bucket_values(list(folders), segment.bucket, dim, buffer=buffers[m]))
+                    buffers[m] = values[m].base
+                writer.append(values, [rows[PLACE_PREFIX + name].to_numpy() for name in names])
+            written = writer.close()
+        assert sidecar is not None, "a shard has rows"
+        spec = ShardSpec(
+            path=f"{job.stem}.arrow",
+            rows=job.rows,
+            bytes=written.bytes,
+            sha256=written.sha256,
+            blocks=len(written.blocks),
+            sidecar=sidecar.close(),
         )
-        progress(start + len(piece))
-    return WrittenPart(tuple(shards), tuple(blocks), geometry, tuple(moments))
+        _write_result(done, ShardResult(spec, written.geometry, written.blocks, written.moments))
+    return _read_result(done)
 
 
-def sidecar_table(packed: Packed, rows: np.ndarray) -> pa.Table:
-    """What is known of these joined rows besides their vectors."""
-    joined, at = packed.joined, pa.array(rows)
-    columns = {"id": joined.ids.take(at), "smiles": joined.smiles.take(at)}
-    for number, source in enumerate(packed.sources):
-        columns[REASON_PREFIX + source.name] = pa.array(packed.cells[rows, number])
-    columns |= {name: column.take(at) for name, column in joined.columns.items()}
-    return pa.table(columns)
+def read_segment(work: Path, segment: Segment) -> pa.Table:
+    """The joined rows of a segment, as a table of one chunk."""
+    with pa.OSFile(str(work / f"bucket-{segment.bucket:05d}.arrow")) as source:
+        rows = pa.ipc.open_file(source).read_all()
+    return rows.slice(segment.first + segment.start, segment.stop - segment.start).combine_chunks()
 
 
-def file_spec(folder: Path, name: str, *, rows: int) -> FileSpec:
-    """The description of a written file."""
-    with (folder / name).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileSpec(path=name, rows=rows, bytes=(folder / name).stat().st_size, sha256=digest)
+def _distinct(name: str, folders: Sequence[Path], job: JoinJob, duplicates: dict[str, Duplicates]) -> pa.Table | None:
+    """A source's rows of this bucket, each id once, with the place of each vector; says what stood more than once."""
+    rows = read_bucket_rows(list(folders), job.bucket)
+    if rows is None:
+        return None
+    rows = _with_places(rows)
+    kept, found = distinct_rows(rows["id"].combine_chunks(), job.on_duplicate)
+    if found is not None:
+        duplicates[name] = found
+    return rows if kept is None else rows.take(pa.array(kept))
 
 
-def _gather(packed: Packed, modality: int, rows: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """The modality's float16 vectors [rows, dim], zero where absent."""
-    source = packed.sources[modality]
-    values = np.zeros((len(rows), source.dim), np.float16)
-    values[present] = to_half(source.vectors[packed.joined.source_rows[modality][rows[present]]])
-    return values
+def _with_places(rows: pa.Table) -> pa.Table:
+    """With a column `place`: which of the bucket's vectors is the row's, -1 where it is absent."""
+    if "reason" not in rows.column_names:
+        return rows
+    present = rows["reason"].to_numpy() == Reason.PRESENT
+    return rows.append_column("place", pa.array(np.where(present, np.cumsum(present) - 1, -1).astype(np.int32)))
 
 
-def _moments(values: np.ndarray, present: np.ndarray) -> Moments:
-    """Merged over pieces, so that the float64 copy stays small."""
-    whole = no_moments(values.shape[1])
-    for start in range(0, len(values), 4096):
-        piece = slice(start, start + 4096)
-        whole = merge(whole, moments_of(values[piece][present[piece]]))
-    return whole
+def count_absent(reasons: pa.ChunkedArray) -> dict[str, int]:
+    """How many cells are absent, by the reason's label, in the order of the reasons."""
+    by_reason = np.bincount(reasons.to_numpy(), minlength=len(Reason))
+    return {
+        reason.label: int(by_reason[reason]) for reason in Reason if reason is not Reason.PRESENT and by_reason[reason]
+    }
+
+
+def _write_result(path: Path, result: ShardResult) -> None:
+    arrays: dict[str, Any] = {"blocks": result.blocks, "counts": np.array([m.count for m in result.moments])}
+    for number, moments in enumerate(result.moments):
+        arrays[f"moments{number}"] = np.stack([getattr(moments, name) for name in _MOMENTS])
+    text = json.dumps([result.spec.model_dump(mode="json"), result.geometry.model_dump(mode="json")])
+    temporary = path.with_name(f"{path.stem}.partial.npz")
+    np.savez(temporary, text=np.array(text), **arrays)
+    os.replace(temporary, path)
+
+
+def _read_result(path: Path) -> ShardResult:
+    with np.load(path) as found:
+        spec, geometry = json.loads(str(found["text"]))
+        moments = tuple(Moments(int(count), *found[f"moments{number}"]) for number, count in enumerate(found["counts"]))
+        return ShardResult(ShardSpec(**spec), Geometry(**geometry), found["blocks"], moments)
+
+
+def _write_last(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.partial")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

@@ -4,8 +4,8 @@
     block = record batch = header | validity, values of modality 0 | validity, values of modality 1 | ...
 
 pyarrow leaves out the validity bitmap of a batch without nulls and shortens the last batch, and either would break the
-stride. So every block is written at full length with its bitmaps, then the true row and null counts are set in the
-headers. What comes out is plain Arrow: `pyarrow.ipc.open_file` reads it.
+stride. So pyarrow writes one full block with its bitmaps as the pattern of all blocks, and each gets its own values,
+bitmaps and counts in memory. What comes out is plain Arrow: `pyarrow.ipc.open_file` reads it.
 """
 
 import hashlib
@@ -17,48 +17,131 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool
 
 from dynfusion.store.blocks import BLOCK_DTYPE
 from dynfusion.store.manifest import Geometry
+from dynfusion.store.statistics import HALVES_AT_ONCE, Moments, merge, moments_of_halves, no_moments
 
 _MAGIC = b"ARROW1"
 _CONTINUATION = b"\xff\xff\xff\xff"
+_END_OF_STREAM = _CONTINUATION + bytes(4)
+_BYTES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """What the manifest and the block table say about a shard."""
+    """What the manifest and the block table say about a shard, and the moments of its present rows per modality."""
 
     geometry: Geometry
     bytes: int
     sha256: str
     blocks: np.ndarray
+    moments: tuple[Moments, ...]
 
 
 def write_shard(
     path: Path, names: Sequence[str], values: Sequence[np.ndarray], *, present: np.ndarray, block_rows: int
 ) -> WrittenShard:
-    """Write float16 values [rows, dim] per modality and their presence [rows, modalities]; absent rows must be zero."""
-    rows = len(present)
-    num_blocks = -(-rows // block_rows)
-    schema = _schema(names, [array.shape[1] for array in values])
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for block in range(num_blocks):
-            part = slice(block * block_rows, min((block + 1) * block_rows, rows))
-            writer.write_batch(_full_block(schema, [array[part] for array in values], present[part], block_rows))
-    with path.open("r+b") as file:
-        content = np.memmap(file, np.uint8, mode="r+")
-        header = _first_header(content.data)
-        blocks = content[header.start :][: num_blocks * header.total].reshape(num_blocks, header.total)
-        _set_counts(blocks, header, present, block_rows)
-        table = np.zeros(num_blocks, BLOCK_DTYPE)
-        table["offset"] = header.start + np.arange(num_blocks) * header.total
-        table["rows"] = np.minimum(block_rows, rows - np.arange(num_blocks) * block_rows)
+    """Write float16 values [rows, dim] per modality and their presence [rows, modalities]; absent rows become zero."""
+    dims = [array.shape[1] for array in values]
+    with ShardWriter(path, names, dims, rows=len(present), block_rows=block_rows) as writer:
+        with_zeros = [np.concatenate([array, np.zeros((1, array.shape[1]), np.float16)]) for array in values]
+        rows = np.arange(len(present))
+        writer.append(with_zeros, [np.where(present[:, m], rows, -1) for m in range(len(dims))])
+        return writer.close()
+
+
+class ShardWriter:
+    """Writes a shard of `rows` rows a few blocks at a time, with checksums and moments in the same pass.
+
+    Pieces of about a MB are laid out in memory as they will lie in the file. What comes out depends on the rows alone,
+    not on the pieces in which `append` is given them. Leaving the `with` without `close` leaves no valid file.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], dims: Sequence[int], *, rows: int, block_rows: int) -> None:
+        self._schema = _schema(names, dims)
+        self._dims, self._rows, self._block_rows = tuple(dims), rows, block_rows
+        sample = np.frombuffer(_sample(self._schema, block_rows), np.uint8)
+        self._header = _first_header(sample.data)
+        self._footer = _last_block(sample)
+        header = self._header
+        self._num_blocks = -(-rows // block_rows)
+        at_once = min(_BYTES_AT_ONCE // header.total, HALVES_AT_ONCE // block_rows, self._num_blocks)
+        at_once = max(at_once, 1)
+        self._slab = np.empty((at_once, header.total), np.uint8)
+        self._slab[:] = sample[header.start : header.start + header.total]
+        self._present = np.zeros((at_once * block_rows, len(dims)), bool)
+        self._exact = np.empty(at_once * block_rows * max(dims))
+        self._filled, self._done = 0, 0
+        self._table = np.zeros(self._num_blocks, BLOCK_DTYPE)
+        self._moments = [no_moments(dim) for dim in dims]
+        self._sha256 = hashlib.sha256()
+        self._file = path.open("wb", buffering=0)
+        self._write(sample[: header.start].data)
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, values: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> None:
+        """The next rows: row i of modality m is `values[m][places[m][i]]`; -1 is absent, and the last row is zeros."""
+        done, rows = 0, len(places[0])
+        while done < rows:
+            block, offset = divmod(self._filled, self._block_rows)
+            count = min(rows - done, self._block_rows - offset)
+            for m, dim in enumerate(self._dims):
+                where = places[m][done : done + count]
+                begin = self._header.values[m] + offset * 2 * dim
+                target = self._slab[block, begin : begin + count * 2 * dim].view(np.float16).reshape(count, dim)
+                np.take(values[m], where, axis=0, out=target, mode="wrap")
+                self._present[self._filled : self._filled + count, m] = where >= 0
+            self._filled, done = self._filled + count, done + count
+            if self._filled == len(self._present):
+                self._flush()
+
+    def close(self) -> WrittenShard:
+        """Write what is left and the footer."""
+        if self._filled:
+            self._flush()
+        assert self._done == self._rows, "a shard has all the rows that it was opened for"
+        total = sum(self._table["rows"].tolist())
+        assert total == self._rows
+        self._write(_footer(self._schema, self._footer, self._header, self._num_blocks))
+        size = self._file.tell()
+        return WrittenShard(self._header.geometry(), size, self._sha256.hexdigest(), self._table, tuple(self._moments))
+
+    def _flush(self) -> None:
+        rows, block_rows = self._filled, self._block_rows
+        count = -(-rows // block_rows)
+        blocks, present = self._slab[:count], self._present[:rows]
+        for m, dim in enumerate(self._dims):
+            begin, size = self._header.values[m], block_rows * 2 * dim
+            values = blocks[:, begin : begin + size].view(np.float16)
+            if rows < count * block_rows:
+                values[-1, (rows - (count - 1) * block_rows) * dim :] = 0
+            exact = self._exact[: count * block_rows * dim]
+            np.copyto(exact.reshape(count, -1), values)
+            given = exact.reshape(-1, dim)[:rows]
+            given = given if present[:, m].all() else given[present[:, m]]
+            self._moments[m] = merge(self._moments[m], moments_of_halves(given))
+            bits = np.packbits(_padded(present[:, m], count * block_rows), bitorder="little").reshape(count, -1)
+            blocks[:, self._header.validity[m] :][:, : bits.shape[1]] = bits
+        _set_counts(blocks, self._header, present, block_rows)
+        first = self._done // block_rows
+        table = self._table[first : first + count]
+        table["offset"] = self._header.start + (first + np.arange(count)) * self._header.total
+        table["rows"] = np.minimum(block_rows, rows - np.arange(count) * block_rows)
         table["crc32"] = [zlib.crc32(block.data) for block in blocks]
-        digest = hashlib.sha256(content.data).hexdigest()
-        content.flush()
-    return WrittenShard(header.geometry(), content.size, digest, table)
+        self._write(blocks.reshape(-1).data)
+        self._done, self._filled = self._done + rows, 0
+
+    def _write(self, content: memoryview | bytes) -> None:
+        self._sha256.update(content)
+        view = memoryview(content).cast("B")
+        while view:  # larger writes were up to ten times slower in the kernel (EXPERIMENTS.md)
+            view = view[self._file.write(view[:_BYTES_AT_ONCE]) :]
 
 
 def check_shard(path: Path, geometry: Geometry, *, size: int, num_blocks: int, names: Sequence[str]) -> None:
@@ -108,31 +191,63 @@ def _schema(names: Sequence[str], dims: Sequence[int]) -> pa.Schema:
     return pa.schema([pa.field(name, pa.list_(item, dim)) for name, dim in zip(names, dims, strict=True)])
 
 
-def _full_block(
-    schema: pa.Schema, values: Sequence[np.ndarray], present: Bool[np.ndarray, "rows modalities"], block_rows: int
-) -> pa.RecordBatch:
-    """A batch of `block_rows` rows, zero-padded, that claims a null per column so that its bitmaps are written."""
+def _sample(schema: pa.Schema, block_rows: int) -> pa.Buffer:
+    """A file of one block of zeros that claims a null per column, so that its bitmaps are written."""
     columns = []
-    for number, (field, array) in enumerate(zip(schema, values, strict=True)):
-        if len(array) < block_rows:
-            array = np.concatenate([array, np.zeros((block_rows - len(array), array.shape[1]), np.float16)])
-        bits = np.zeros(block_rows, bool)
-        bits[: len(present)] = present[:, number]
-        flat = pa.py_buffer(np.ascontiguousarray(array, np.float16))
-        item = pa.Array.from_buffers(pa.float16(), block_rows * field.type.list_size, [None, flat], null_count=0)
-        bitmap = pa.py_buffer(np.packbits(bits, bitorder="little"))
+    for field in schema:
+        numbers = block_rows * field.type.list_size
+        item = pa.Array.from_buffers(pa.float16(), numbers, [None, pa.py_buffer(bytes(2 * numbers))], null_count=0)
+        bitmap = pa.py_buffer(bytes(-(-block_rows // 8)))
         columns.append(pa.Array.from_buffers(field.type, block_rows, [bitmap], null_count=1, children=[item]))
-    return pa.record_batch(columns, schema=schema)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    return sink.getvalue()
 
 
-def _set_counts(blocks: np.ndarray, header: _Header, present: np.ndarray, block_rows: int) -> None:
-    """Write the true lengths and null counts over the pretended ones, in the mapped file."""
+def _footer(schema: pa.Schema, block: np.ndarray, header: "_Header", num_blocks: int) -> bytes:
+    """What follows the blocks: pyarrow's own footer of as many empty blocks, their places and sizes set to ours."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        for _ in range(num_blocks):
+            writer.write_batch(pa.record_batch([pa.array([], field.type) for field in schema], schema=schema))
+    content = np.frombuffer(sink.getvalue(), np.uint8).copy()
+    size = struct.unpack_from("<i", content.data, len(content) - 10)[0]
+    entries = _footer_blocks(content)
+    entries[:] = block
+    places = header.start + np.arange(num_blocks, dtype="<i8") * header.total
+    entries[:, :8] = places.view(np.uint8).reshape(-1, 8)
+    return _END_OF_STREAM + content[len(content) - 10 - size :].tobytes()
+
+
+def _last_block(content: np.ndarray) -> np.ndarray:
+    """The footer's 24 bytes about the last block: offset int64, header bytes int32, 4 unused, body bytes int64."""
+    return _footer_blocks(content)[-1].copy()
+
+
+def _footer_blocks(content: np.ndarray) -> np.ndarray:
+    """The footer's entries [blocks, 24], a view. Source: `File.fbs` of the Arrow format."""
+    footer = len(content) - 10 - struct.unpack_from("<i", content.data, len(content) - 10)[0]
+    table = footer + struct.unpack_from("<I", content.data, footer)[0]
+    start = _vector(content.data, _field(content.data, table, 3))
+    count = struct.unpack_from("<I", content.data, start - 4)[0]
+    return content[start : start + 24 * count].reshape(count, 24)
+
+
+def _padded(present: np.ndarray, rows: int) -> np.ndarray:
+    return np.concatenate([present, np.zeros(rows - len(present), bool)])
+
+
+def _set_counts(blocks: np.ndarray, header: "_Header", present: np.ndarray, block_rows: int) -> None:
+    """Write the true null counts over the pretended ones, and the true lengths of a last, shorter block."""
     starts = np.arange(0, len(present), block_rows)
     nulls = np.add.reduceat((~present).astype("<i8"), starts, axis=0)
     for number in range(present.shape[1]):
         at = header.nodes_at + 32 * number + 8
         blocks[:, at : at + 8] = np.ascontiguousarray(nulls[:, number]).view(np.uint8).reshape(-1, 8)
     rows = len(present) - int(starts[-1])
+    if rows == block_rows:
+        return
     last = blocks[-1]
     last[header.length_at : header.length_at + 8] = np.frombuffer(struct.pack("<q", rows), np.uint8)
     for number in range(present.shape[1]):

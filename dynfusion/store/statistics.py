@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+HALVES_AT_ONCE = 1 << 13
+"""So many float16 numbers add up exactly in float64."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -29,12 +32,33 @@ def no_moments(dim: int) -> Moments:
 
 
 def moments_of(rows: np.ndarray) -> Moments:
-    """The moments of rows [n, dim] of any float type."""
+    """The moments of rows [n, dim] of any float type.
+
+    The deviation is taken from the first row and moved to the mean: one pass, and nothing cancels when all are near.
+    """
     if len(rows) == 0:
         return no_moments(rows.shape[1])
-    exact = rows.astype(np.float64)
-    mean = exact.mean(axis=0)
-    return Moments(len(rows), mean, np.square(exact - mean).sum(axis=0), exact.min(axis=0), exact.max(axis=0))
+    exact = rows.astype(np.float64, copy=False)
+    gaps = exact - exact[0]
+    total = gaps.sum(axis=0)
+    deviation = np.einsum("ij,ij->j", gaps, gaps) - np.square(total) / len(rows)
+    return Moments(
+        len(rows), exact[0] + total / len(rows), np.maximum(deviation, 0), exact.min(axis=0), exact.max(axis=0)
+    )
+
+
+def moments_of_halves(rows: Float64[np.ndarray, "n dim"]) -> Moments:
+    """The moments of at most `HALVES_AT_ONCE` rows that were float16 numbers and are now float64.
+
+    Their sum is exact (40 bits and 13 more), and so are squares (22 bits), so that a dimension that never changes
+    deviates by exactly nothing and one that does, which in float16 is by 1/2048 of its size at least, loses nothing
+    that matters: no need to take the mean off first, which would cost a quarter of the time.
+    """
+    if len(rows) == 0:
+        return no_moments(rows.shape[1])
+    total = rows.sum(axis=0)
+    deviation = np.einsum("ij,ij->j", rows, rows) - np.square(total) / len(rows)
+    return Moments(len(rows), total / len(rows), np.maximum(deviation, 0), rows.min(axis=0), rows.max(axis=0))
 
 
 def merge(first: Moments, second: Moments) -> Moments:
@@ -54,3 +78,16 @@ def merge(first: Moments, second: Moments) -> Moments:
         np.minimum(first.minimum, second.minimum),
         np.maximum(first.maximum, second.maximum),
     )
+
+
+def without(whole: Moments, part: Moments) -> Moments:
+    """The moments of the rows of `whole` that are not in `part`; minimum and maximum stay those of the whole.
+
+    `merge` solved for one of its sides, equal up to rounding.
+    """
+    count = whole.count - part.count
+    if count == 0 or part.count == 0:
+        return whole if count else no_moments(len(whole.mean))
+    mean = (whole.mean * whole.count - part.mean * part.count) / count
+    spread = np.square(part.mean - mean) * (count * part.count / whole.count)
+    return Moments(count, mean, np.maximum(whole.deviation - part.deviation - spread, 0), whole.minimum, whole.maximum)

@@ -1,73 +1,93 @@
-"""The optional metadata table of `pack`: SMILES, labels and a split by id, from CSV or Parquet."""
+"""The optional metadata table of `pack`: SMILES, labels and a split by id, from CSV, Parquet or Arrow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
-from dynfusion.store.sources import check_ids, read_parquet_table
+from dynfusion.store.columnar_files import Read, open_table
+from dynfusion.store.files import LOCAL, Files
+from dynfusion.store.source import TEXTS, Chunk, Piece, blank_to_null
 
 
 @dataclass(frozen=True)
-class Metadata:
-    """The table's rows: `ids` and the columns that go into the sidecar (smiles, group, labels, split)."""
+class Table:
+    """An opened table: its pieces and the type of each column that goes into the sidecar (smiles, group, labels,
+    split): float64 (null = missing) or text."""
 
-    ids: pa.Array
-    columns: dict[str, pa.Array]
+    uri: str
+    ids_at: str
+    columns: dict[str, pa.DataType]
+    pieces: tuple[Piece, ...]
 
 
-def read_metadata(path: Path, *, id_column: str, labels: Sequence[str], split_column: str | None) -> Metadata:
-    """Ids as text; `smiles` and `group` columns when there; labels as float64 (null = missing), or text for classes.
+def open_metadata(
+    uri: str, *, id_column: str, labels: Sequence[str], split_column: str | None, files: Files = LOCAL
+) -> Table:
+    """Ids as text; `smiles` and `group` columns when there; labels as float64, or text for classes.
 
-    Raises ValueError for a missing file or column, an unreadable file, or duplicate ids.
+    Raises ValueError for a missing file or column, or an unreadable file.
     """
-    if not path.is_file():
-        raise ValueError(f"table {path}: no such file")
-    text_columns = [id_column, "smiles", "group", *([split_column] if split_column else [])]
-    table = read_parquet_table(path, "table") if path.suffix == ".parquet" else _read_csv(path, text_columns)
-    wanted = [id_column, *labels, *([split_column] if split_column else [])]
-    missing = [name for name in wanted if name not in table.column_names]
-    if missing:
-        raise ValueError(f"table {path}: no column {', '.join(missing)}, found {', '.join(table.column_names)}")
-    ids = _text(table.column(id_column))
-    check_ids(ids, f"table {path}, column {id_column},")
-    columns = {name: _text(table.column(name)) for name in ("smiles", "group") if name in table.column_names}
-    columns |= {name: _label(table.column(name), f"table {path}, column {name}") for name in labels}
-    if split_column:
-        columns[split_column] = _text(table.column(split_column))
-    return Metadata(ids, columns)
+    found = files.find(uri)
+    if not found:
+        raise ValueError(f"table {uri}: no such file")
+    texts = [id_column, *TEXTS, *([split_column] if split_column else [])]
+    columns: dict[str, pa.DataType] = {}
+    pieces = []
+    for file in found:
+        schema, parts = open_table("table", file, files, texts=texts)
+        wanted = [id_column, *labels, *([split_column] if split_column else [])]
+        missing = [name for name in wanted if name not in schema.names]
+        if missing:
+            raise ValueError(f"table {file}: no column {', '.join(missing)}, found {', '.join(schema.names)}")
+        here = {name: pa.string() for name in TEXTS if name in schema.names}
+        here |= {name: _label_type(schema.field(name).type, f"table {file}, column {name}") for name in labels}
+        if split_column:
+            here[split_column] = pa.string()
+        if columns and here != columns:
+            raise ValueError(f"table {file}: its columns hold other things than those of {found[0]}")
+        columns = here
+        pieces += [
+            Piece(file, part.first_row, part.rows, part.bytes, partial(_read, file, part.read, id_column, here))
+            for part in parts
+        ]
+    return Table(uri, f"table {uri}, column {id_column},", columns, tuple(pieces))
 
 
-def _read_csv(path: Path, text_columns: Sequence[str]) -> pa.Table:
-    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(text_columns, pa.string()))
-    try:
-        return pa.csv.read_csv(path, convert_options=options)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"table {path}: not readable as CSV, {str(error).splitlines()[0].rstrip('.')}") from None
+def _read(
+    uri: str, read: Read, id_column: str, columns: dict[str, pa.DataType], files: Files, chunk_rows: int
+) -> Iterator[Chunk]:
+    for batch in read(files, chunk_rows):
+        texts = {
+            name: _text(batch.column(name))
+            if kind == pa.string()
+            else _number(batch.column(name), f"table {uri}, column {name}")
+            for name, kind in columns.items()
+        }
+        yield Chunk(_text(batch.column(id_column)), None, None, texts)
 
 
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+def _text(column: pa.Array) -> pa.Array:
+    return blank_to_null(column.cast(pa.string()))
 
 
-def _text(column: pa.ChunkedArray) -> pa.Array:
-    text = _one(column).cast(pa.string())
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-
-
-def _label(column: pa.ChunkedArray, where: str) -> pa.Array:
-    kind = column.type
-    if pa.types.is_boolean(kind):
-        return _one(column).cast(pa.uint8()).cast(pa.float64())
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
-        numbers = _one(column).cast(pa.float64())
-        numbers = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
-        if pc.any(pc.is_inf(numbers)).as_py():
-            raise ValueError(f"{where}: a label is infinite, allowed are finite numbers or nothing")
-        return numbers
+def _label_type(kind: pa.DataType, where: str) -> pa.DataType:
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+        return pa.float64()
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _text(column)
+        return pa.string()
     raise ValueError(f"{where}: holds {kind}, a label is a number, true/false or text")
+
+
+def _number(column: pa.Array, where: str) -> pa.Array:
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    numbers = column.cast(pa.float64())
+    numbers = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
+    if pc.any(pc.is_inf(numbers)).as_py():
+        raise ValueError(f"{where}: a label is infinite, allowed are finite numbers or nothing")
+    return numbers

@@ -2,21 +2,41 @@
 
 import hashlib
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dynfusion.store.blocks import read_blocks
 from dynfusion.store.manifest import FileSpec, Manifest, local_folder, read_manifest
+from dynfusion.store.run_jobs import available_cores, run_on_threads
 
 
-def verify(uri: str | Path) -> list[str]:
+def verify(
+    uri: str | Path, *, threads: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> list[str]:
     """One sentence per wrong file, naming it and, for a shard, its first wrong block; empty when all is right.
+
+    Files are read on so many threads (one a core by default); `progress(bytes_done, bytes)` is called as they go.
 
     Raises ValueError when there is no valid manifest.
     """
     folder, manifest = local_folder(uri), read_manifest(uri)
-    problems = {file.path: _problem(folder, file) for file in manifest.files}
+    files = sorted(manifest.files, key=lambda file: -file.bytes)
+    found: dict[int, str | None] = {}
+    done = 0
+
+    def finished(number: int, problem: str | None) -> None:
+        nonlocal done
+        found[number] = problem
+        done += files[number].bytes
+        if progress is not None:
+            progress(done, sum(file.bytes for file in files))
+
+    run_on_threads(partial(_problem, folder), files, finished=finished, threads=threads or available_cores())
+    by_path = {file.path: found[number] for number, file in enumerate(files)}
+    problems = {file.path: by_path[file.path] for file in manifest.files}
     blocks_right = problems[manifest.blocks.path] is None
     first = 0
     for shard in (*manifest.shards, *manifest.holdout_shards):

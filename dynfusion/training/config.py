@@ -6,12 +6,13 @@ from pydantic import Field, model_validator
 
 from dynfusion.settings import Settings
 from dynfusion.store.feed import FeedSettings
+from dynfusion.store.origin import CacheSettings
 
 
-class DataSettings(Settings):
-    """Which packed data set is read, and how."""
+class DataSettings(CacheSettings):
+    """Which packed data set is read, and how; a remote one through `cache_dir`."""
 
-    uri: str = Field(description="folder of the packed data set")
+    uri: str = Field(description="folder or s3:// address of the packed data set")
     group_rows: int | None = Field(
         None,
         ge=2,

@@ -7,7 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 LINE_SECONDS = 10.0
 Advance = Callable[[int, int], None]
@@ -23,13 +32,20 @@ def progress(title: str, *, lines: bool = True) -> Iterator[Advance]:
     """
     started = time.monotonic()
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(title, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:
         yield _lines(title, started) if lines else _nothing
     console.print(f"{title}: done in {time.monotonic() - started:.1f} s")
+
+
+class _Rate(ProgressColumn):
+    """How many are done a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
 def _lines(title: str, started: float) -> Advance:
@@ -39,7 +55,9 @@ def _lines(title: str, started: float) -> Advance:
         nonlocal last
         if time.monotonic() - last >= LINE_SECONDS and done < total:
             last = time.monotonic()
-            console.print(f"{title}: {done} of {total}")
+            rate = done / max(last - started, 1e-9)
+            left = f", {(total - done) / rate:.0f} s left" if rate else ""
+            console.print(f"{title}: {done} of {total}, {rate:,.0f}/s{left}")
             sys.stdout.flush()
 
     return advance

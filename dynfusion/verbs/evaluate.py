@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray, fit_imputers_on_ray
 from dynfusion.evaluation.assembly import Provenance, build_report
@@ -22,7 +23,6 @@ from dynfusion.evaluation.tasks import TaskData, read_task
 from dynfusion.evaluation.wording import summary
 from dynfusion.fusion.api import FusionModel
 from dynfusion.settings import Settings, build, parse_overrides
-from dynfusion.store.dataset import open_dataset
 from dynfusion.training.checkpoint import MODEL
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.labelled_csv import pack_csv

@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dynfusion.store.manifest import Manifest, read_manifest
+from dynfusion.edges.datasets import open_dataset
+from dynfusion.store.manifest import Manifest
 
 
 def inspect(uri: str, *, as_json: bool = False) -> None:
@@ -14,7 +15,7 @@ def inspect(uri: str, *, as_json: bool = False) -> None:
 
     Raises ValueError when there is no valid dataset.
     """
-    manifest = read_manifest(uri)
+    manifest = open_dataset(uri).manifest
     if as_json:
         print(json.dumps(summary(uri, manifest), indent=2))
         return

@@ -1,61 +1,83 @@
-"""`dynfusion pack`: sources named on a command line -> a packed dataset."""
+"""`dynfusion pack`: sources named on a command line -> a packed dataset, or more for one that is there."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from dynfusion.edges.datasets import pack_to_store
+from dynfusion.edges.object_store import ANYWHERE
+from dynfusion.edges.s3_address import is_s3
 from dynfusion.settings import build
 from dynfusion.store import pack as packing
-from dynfusion.store.manifest import Manifest
+from dynfusion.store.extend import extend as extend_dataset
+from dynfusion.store.manifest import Manifest, read_manifest
+from dynfusion.store.run_jobs import RunJobs
 from dynfusion.verbs.display import progress
 
 
 def pack(
     *,
     modalities: Sequence[str],
-    table: Path | None,
-    id_column: str,
-    labels: Sequence[str],
-    split_column: str | None,
-    out: str,
-    on_bad: str,
-    zero_rows: str,
-    holdout: float,
-    seed: int,
+    out: str | None,
+    table: Path | None = None,
+    id_column: str = "id",
+    labels: Sequence[str] = (),
+    split_column: str | None = None,
+    extend: str | None = None,
+    binary_dtype: str = "float16",
+    run_jobs: RunJobs | None = None,
+    **settings: Any,
 ) -> Manifest:
-    """Pack NAME=PATH sources into `out` and say what came of it; one argument for each option of the command.
+    """Pack NAME=URI sources into `out`, or add them to the dataset `extend`, and say what came of it; one argument for
+    each option of the command, `settings` those of `PackSettings`.
 
-    Raises ValueError for a text that is not NAME=PATH, a name given twice, a setting out of range, and whatever the
-    store refuses.
+    Raises ValueError for a text that is not NAME=URI, a name given twice, a setting unknown or out of range, neither or
+    both of `out` and `extend`, and whatever the store refuses.
     """
-    choices = {"on_bad": on_bad, "zero_rows": zero_rows, "holdout": holdout, "seed": seed}
-    settings = build(packing.PackSettings, choices)
+    checked = build(packing.PackSettings, settings)
+    if (out is None) == (extend is None):
+        raise ValueError("pack: give either --out for a new data set or --extend for one that is there")
     inputs = packing.PackInputs(
         modalities=parse_modalities(modalities),
         table=table,
         id_column=id_column,
         labels=tuple(labels),
         split_column=split_column,
+        binary_dtype=binary_dtype,
     )
     with progress("pack") as advance:
-        manifest = packing.pack(inputs, out=out, settings=settings, progress=advance)
+        if extend is not None:
+            address = extend_dataset(
+                inputs, extend, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
+            )
+            manifest = read_manifest(address)
+        else:
+            address = str(out)
+
+            def pack_at(folder: str | Path) -> Manifest:
+                return packing.pack(
+                    inputs, out=folder, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
+                )
+
+            manifest = pack_to_store(pack_at, address) if is_s3(address) else pack_at(address)
     print(
-        f"{out}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "
+        f"{address}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "
         f"{manifest.dropped_rows} dropped because no modality is present, of {', '.join(manifest.names)}"
     )
     return manifest
 
 
-def parse_modalities(texts: Sequence[str]) -> dict[str, Path]:
-    """`["morgan=embedded/morgan"]` as a mapping of name to path, in the given order.
+def parse_modalities(texts: Sequence[str]) -> dict[str, str]:
+    """`["morgan=embedded/morgan"]` as a mapping of name to address, in the given order.
 
     Raises ValueError for a text that is not NAME=PATH and for a name given twice.
     """
-    modalities: dict[str, Path] = {}
+    modalities: dict[str, str] = {}
     for text in texts:
         name, equals, path = text.partition("=")
         if not (name and equals and path):
             raise ValueError(f"modality {text!r}: expected NAME=PATH, such as morgan=embedded/morgan")
         if name in modalities:
             raise ValueError(f"modality {name}: given twice, each name stands for one source")
-        modalities[name] = Path(path)
+        modalities[name] = path
     return modalities

@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_train import Watch, train_on_ray
 from dynfusion.run_settings import RunSettings, read_run
-from dynfusion.store.dataset import open_dataset
 from dynfusion.training.assemble import make_order, make_plan
 from dynfusion.training.checkpoint import MODEL
 from dynfusion.verbs.display import console, progress, training_line

@@ -1,7 +1,7 @@
 """`dynfusion verify`: every checksum of a packed dataset."""
 
-from dynfusion.store import verify as checking
-from dynfusion.store.manifest import read_manifest
+from dynfusion.edges import datasets
+from dynfusion.verbs.display import progress
 
 
 def verify(uri: str) -> list[str]:
@@ -9,9 +9,10 @@ def verify(uri: str) -> list[str]:
 
     Raises ValueError when there is no valid manifest.
     """
-    problems = checking.verify(uri)
+    with progress("verify") as advance:
+        problems = datasets.verify(uri, progress=lambda done, total: advance(done >> 20, total >> 20))
     for problem in problems:
         print(problem)
     if not problems:
-        print(f"{uri}: all {len(read_manifest(uri).files)} files are right")
+        print(f"{uri}: all {len(datasets.open_dataset(uri).manifest.files)} files are right")
     return problems

@@ -1,5 +1,6 @@
 """Everything a person or a file can get wrong: one sentence that says where and what, and nothing left behind."""
 
+import errno
 import json
 import pickle
 from collections.abc import Callable
@@ -147,8 +148,8 @@ def test_an_empty_or_pickled_or_damaged_parquet_file_is_refused(tmp_path: Path, 
         ("id,y\na,1\na,2\n", r"table .*table.csv, column id, has duplicate ids \(1 of them, such as 'a'"),
         ("name,y\na,1\n", "table .*table.csv: no column id, found name, y"),
         ("id,y\na,inf\n", "table .*column y: a label is infinite"),
-        ("id,y\na,1,2\n", "table .*table.csv: not readable as CSV"),
-        ("", "table .*table.csv: not readable as CSV"),
+        ("id,y\na,1,2\n", "table: .*table.csv is not readable as CSV"),
+        ("", "table: .*table.csv is not readable as CSV"),
     ],
 )
 def test_a_faulty_table_is_refused_with_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
@@ -169,9 +170,9 @@ def test_labels_without_a_table_and_names_used_twice_are_refused(tmp_path: Path)
         PackInputs({})
 
 
-def test_a_disk_error_while_writing_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     def fail(done: int, total: int) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     folder = good(tmp_path / "morgan")
     with pytest.raises(OSError, match="disk full"):

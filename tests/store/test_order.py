@@ -37,7 +37,7 @@ def naive_epoch(order: Order, epoch: int) -> list[list[list[int]]]:
             shuffled += [rows[place] for place in permute(np.arange(len(rows)), len(rows), key=key).tolist()]
         lanes.append(shuffled)
     b = order.lane_batch_rows
-    return [[lane[step * b : (step + 1) * b] for lane in lanes] for step in range(order.steps_per_epoch)]
+    return [[sorted(lane[step * b : (step + 1) * b]) for lane in lanes] for step in range(order.steps_per_epoch)]
 
 
 def epoch_rows(order: Order, epoch: int) -> np.ndarray:
@@ -186,8 +186,17 @@ def test_batches_of_source_sorted_data_mix_as_a_true_shuffle_does() -> None:
     assert entropy_gap(shuffled[batches] * 20 // 262_144) < 0.01
 
 
-def test_rows_that_follow_each_other_in_a_batch_lie_far_apart() -> None:
-    """Mean distance of neighbours over that of random pairs (a third of the rows): 0 is sequential, 1 is random."""
+def test_rows_of_a_batch_lie_far_apart() -> None:
+    """Mean distance of two rows of a batch over that of random pairs (a third of the rows): 0 is sequential, 1 random.
+
+    The rows of one lane stand in ascending order, so the pairs are drawn.
+    """
     order = Order(choose_layout(9_000), "f", 0, 256)
-    rows = epoch_rows(order, 0).reshape(-1)
-    assert 0.6 < np.abs(np.diff(rows)).mean() / (9_000 / 3) < 1.2
+    rows = np.random.default_rng(0).permuted(epoch_rows(order, 0), axis=1)
+    assert 0.95 < np.abs(np.diff(rows, axis=1)).mean() / (9_000 / 3) < 1.05
+
+
+def test_the_rows_of_one_lane_ascend_within_a_step() -> None:
+    order = Order(Layout(9_001, 32, 16, 4), "f", 0, 1_600)
+    by_lane = epoch_rows(order, 1).reshape(-1, order.lane_batch_rows)
+    assert (np.diff(by_lane, axis=1) > 0).all()

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from dynfusion.store.dataset import open_dataset
 from dynfusion.verbs.inspect import inspect
 from dynfusion.verbs.pack import pack
+from dynfusion.verbs.sample import sample
 from dynfusion.verbs.verify import verify
 from tests.store.sources import DIMS, write_sources
 
@@ -50,7 +52,11 @@ def test_verify_prints_every_problem_it_returns(tmp_path: Path, capsys: pytest.C
     (tmp_path / "packed" / manifest.shards[0].path).unlink()
     capsys.readouterr()
     problems = verify(str(tmp_path / "packed"))
-    assert capsys.readouterr().out.splitlines() == problems == [f"{tmp_path / 'packed' / 'train-00000.arrow'}: missing"]
+    assert (
+        capsys.readouterr().out.splitlines()[1:]
+        == problems
+        == [f"{tmp_path / 'packed' / 'train-00000.arrow'}: missing"]
+    )
 
 
 def test_wrong_use_of_pack_is_refused_with_a_sentence(tmp_path: Path) -> None:
@@ -66,3 +72,43 @@ def test_wrong_use_of_pack_is_refused_with_a_sentence(tmp_path: Path) -> None:
         pack_command(["a=x"], tmp_path / "packed", on_bad="ignore")
     with pytest.raises(ValueError, match=r"setting holdout: found 1\.5"):
         pack_command(["a=x"], tmp_path / "packed", holdout=1.5)
+
+
+def test_sample_prints_rows_that_a_person_can_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"m{row:06d},{'C' * (row % 5)},{row}" for row in range(300)]
+    (tmp_path / "table.csv").write_text("\n".join(["id,smiles,weight", *lines]) + "\n")
+    modalities = sources(tmp_path / "sources")
+    pack_command(modalities, tmp_path / "packed", table=tmp_path / "table.csv", labels=["weight"])
+    capsys.readouterr()
+    rows = sample(str(tmp_path / "packed"), rows=12, seed=1)
+    said = capsys.readouterr().out.splitlines()
+    assert len(rows) == 12
+    assert len(said) == 12 * (1 + len(DIMS))
+    dataset = open_dataset(tmp_path / "packed")
+    for row in rows:
+        known = dataset.table("train").slice(row["row"], 1).to_pylist()[0]
+        assert row["known"] == {name: known[name] for name in ("id", "smiles", "weight")}
+        assert f"row {row['row']}: id {known['id']}" in "\n".join(said)
+        read = dataset.read("train", slice(row["row"], row["row"] + 1))
+        for m, (name, dim) in enumerate(DIMS.items()):
+            if read.present[0, m]:
+                assert row["modalities"][name].startswith(f"{float(read.values[name][0, 0]):.3g} ")
+                assert (f"({dim} numbers" in row["modalities"][name]) == (dim > 5)
+            else:
+                assert row["modalities"][name] == "absent: encoder failed"
+    assert sample(str(tmp_path / "packed"), rows=12, seed=1) == rows
+    with pytest.raises(ValueError, match="rows: found 0, at least 1"):
+        sample(str(tmp_path / "packed"), rows=0)
+
+
+def test_pack_extends_a_data_set_by_its_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack_command(sources(tmp_path / "sources"), tmp_path / "packed")
+    more = [f"{name}={path}" for name, path in write_sources(tmp_path / "more", 310).items()]
+    with pytest.raises(ValueError, match="give either --out for a new data set or --extend"):
+        pack_command(more, tmp_path / "other", extend=str(tmp_path / "packed"))
+    with pytest.raises(ValueError, match=r"duplicate ids .*--on-duplicate"):
+        pack(modalities=more, out=None, extend=str(tmp_path / "packed"))
+    manifest = pack(modalities=more, out=None, extend=str(tmp_path / "packed"), on_duplicate="first")
+    assert f"{tmp_path / 'packed'}/manifest-1.json: {manifest.rows} training rows" in capsys.readouterr().out
+    inspect(f"{tmp_path / 'packed'}/manifest-1.json", as_json=True)
+    assert json.loads(capsys.readouterr().out)["rows"] == manifest.rows

@@ -1,0 +1,139 @@
+"""Packed datasets wherever they lie: opened, checked and put there."""
+
+import hashlib
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from dynfusion.edges.object_store import ObjectStore
+from dynfusion.edges.s3_address import is_s3, parse_s3
+from dynfusion.store import dataset as local
+from dynfusion.store import verify as checking
+from dynfusion.store.blocks import parse_blocks
+from dynfusion.store.manifest import MANIFEST_NAME, FileSpec, Manifest, parse_manifest, read_manifest, split_address
+from dynfusion.store.origin import CONNECTIONS, CacheSettings, Remote
+
+_RANGE_BYTES = 12 << 20
+_UPLOADS = 4
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done so far, and of how many."""
+
+
+def open_dataset(
+    uri: str | Path,
+    *,
+    cache: CacheSettings = CacheSettings(),  # noqa: B008, it is frozen
+    processes: int = 1,
+) -> local.Dataset:
+    """The dataset at a local folder, a `file://` or an `s3://` address; only its manifest is read now.
+
+    `processes` of this run share the node and its cache. Raises ValueError when there is no valid manifest.
+    """
+    if not is_s3(uri):
+        return local.open_dataset(uri)
+    store, name = _locate(str(uri))
+    return local.open_dataset(uri, Remote(store, cache, processes, name))
+
+
+def verify(uri: str | Path, *, progress: Progress | None = None) -> list[str]:
+    """One sentence per wrong file, as `store.verify`; a far dataset is streamed, nothing is kept.
+
+    Raises ValueError when there is no valid manifest.
+    """
+    if not is_s3(uri):
+        return checking.verify(uri, progress=progress)
+    store, manifest = _locate(str(uri))[0], open_dataset(uri).manifest
+    total, done, problems = sum(file.bytes for file in manifest.files), 0, []
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        found = pool.map(partial(_problem, store, manifest), manifest.files)
+        for file, problem in zip(manifest.files, found, strict=True):
+            problems += [problem] if problem else []
+            done += file.bytes
+            if progress is not None:
+                progress(done, total)
+    return problems
+
+
+def upload(folder: Path, uri: str) -> Manifest:
+    """Put a packed dataset at an `s3://` address, the manifest last; what is already there stays.
+
+    Raises ValueError when another dataset is there, or the store cannot be written.
+    """
+    store, manifest = ObjectStore(parse_s3(uri)), read_manifest(folder)
+    try:
+        there = parse_manifest(store.read(MANIFEST_NAME), f"{uri}/{MANIFEST_NAME}")
+    except FileNotFoundError:
+        there = None
+    if there is not None:
+        if there.fingerprint != manifest.fingerprint:
+            raise ValueError(f"{uri}: already holds another data set, choose another place or remove it first")
+        return there
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        list(pool.map(lambda file: store.write(file.path, folder / file.path), manifest.files))
+    store.write(MANIFEST_NAME, folder / MANIFEST_NAME)
+    return manifest
+
+
+def pack_to_store(pack_at: Callable[[Path], Manifest], uri: str) -> Manifest:
+    """What `pack_at(folder)` packs, uploaded to an `s3://` address and gone from this disk.
+
+    The folder on this disk (TMPDIR says where) has a name of its own for each address, so a killed pack continues.
+
+    Raises ValueError as `upload` and `pack` do.
+    """
+    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"dynfusion-pack-{name}"
+    pack_at(folder)
+    manifest = upload(folder, uri)
+    shutil.rmtree(folder)
+    return manifest
+
+
+def _locate(uri: str) -> tuple[ObjectStore, str]:
+    """The folder in a bucket, and the name of the manifest in it."""
+    address = parse_s3(uri)
+    folder, name = split_address(str(address))
+    return ObjectStore(replace(address, key=parse_s3(folder).key)), name
+
+
+def _problem(store: ObjectStore, manifest: Manifest, file: FileSpec) -> str | None:
+    digest = hashlib.sha256()
+    where = f"{store.address.join(file.path)}"
+    try:
+        for start in range(0, file.bytes, _RANGE_BYTES):
+            digest.update(store.read_range(file.path, start, min(start + _RANGE_BYTES, file.bytes)))
+    except FileNotFoundError:
+        return f"{where}: missing"
+    except ValueError as error:
+        return str(error)
+    if digest.hexdigest() == file.sha256:
+        return None
+    return f"{where}: its SHA-256 is not the manifest's{_wrong_blocks(store, manifest, file)}"
+
+
+def _wrong_blocks(store: ObjectStore, manifest: Manifest, file: FileSpec) -> str:
+    """Which blocks of a damaged shard are wrong, as far as the block table is right."""
+    shards = [*manifest.shards, *manifest.holdout_shards]
+    if file not in shards:
+        return ""
+    content = store.read(manifest.blocks.path)
+    if hashlib.sha256(content).hexdigest() != manifest.blocks.sha256:
+        return ""
+    number = shards.index(file)
+    first = sum(shard.blocks for shard in shards[:number])
+    table = parse_blocks(content)[first : first + shards[number].blocks]
+    size = manifest.geometry.block_bytes
+    wrong = [
+        block
+        for block, (offset, _, checksum) in enumerate(table.tolist())
+        if zlib.crc32(store.read_range(file.path, offset, offset + size)) != checksum
+    ]
+    if not wrong:
+        return " (every block is right, the damage is in the schema or footer)"
+    return f" ({len(wrong)} of {len(table)} blocks are wrong, the first is block {wrong[0]})"

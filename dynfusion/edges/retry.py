@@ -1,0 +1,68 @@
+"""Trying again what may pass: jittered, ever longer waits up to a deadline, and fresh credentials when they expired."""
+
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from aiohttp import ClientError as ConnectionFailure
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+Result = TypeVar("Result")
+
+FAILURES = (OSError, BotoCoreError, ClientError, ConnectionFailure)
+
+_FIRST_WAIT_SECONDS = 0.1
+_LONGEST_WAIT_SECONDS = 10.0
+_NEW_CREDENTIALS = 2
+_DENIED = re.compile(
+    r"AccessDenied|ACCESS_DENIED|Forbidden|ExpiredToken|InvalidAccessKeyId|INVALID_ACCESS_KEY_ID|InvalidToken|"
+    r"INVALID_CLIENT_TOKEN_ID|SignatureDoesNotMatch|SIGNATURE_DOES_NOT_MATCH|TokenRefreshRequired|"
+    r"security token|HTTP status 40[013]"
+)
+
+
+class TooShortError(OSError):
+    """A store sent fewer bytes than it was asked for."""
+
+
+def retrying(call: Callable[[], Result], what: str, *, renew: Callable[[], None], deadline_seconds: float) -> Result:
+    """What `call` returns, at once or after some failures; `renew` makes the next call use credentials read anew.
+
+    Raises FileNotFoundError when there is no such thing. Raises ValueError, one sentence that begins with `what`, when
+    access stays denied or the deadline is over.
+    """
+    started, attempts, denials = time.monotonic(), 0, 0
+    while True:
+        attempts += 1
+        try:
+            return call()
+        except FileNotFoundError:
+            raise
+        except FAILURES as error:
+            seconds = time.monotonic() - started
+            longest = min(_FIRST_WAIT_SECONDS * 2 ** (attempts - 1), _LONGEST_WAIT_SECONDS)
+            pause = random.uniform(longest / 2, longest)
+            over = seconds + pause > deadline_seconds
+            if _is_denied(error):
+                denials += 1
+                if over or denials > _NEW_CREDENTIALS:
+                    raise ValueError(
+                        f"{what}: access is denied, {_first_line(error)}; check the credentials"
+                    ) from error
+                renew()
+            elif over:
+                raise ValueError(
+                    f"{what}: still failing after {attempts} attempts in {seconds:.0f} s, {_first_line(error)}"
+                ) from error
+        time.sleep(pause)
+
+
+def _is_denied(error: BaseException) -> bool:
+    return isinstance(error, (PermissionError, NoCredentialsError)) or bool(_DENIED.search(str(error)))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

@@ -1,0 +1,36 @@
+"""Locks between the processes of a node, by `flock`: the kernel lets go of them when a process dies."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def take_lock(path: Path, *, shared: bool = False, wait: bool = True) -> int | None:
+    """Lock a file, made when missing, until the descriptor that comes back is closed; None when it is not to be had.
+
+    A lock counts for the descriptor, so threads of one process exclude each other too.
+    """
+    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, kind)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        os.close(descriptor)  # whoever had it removed the file: lock the new one
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Nobody else is inside a block with the same path."""
+    descriptor = take_lock(path)
+    assert descriptor is not None
+    try:
+        yield
+    finally:
+        os.close(descriptor)

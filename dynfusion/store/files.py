@@ -1,0 +1,67 @@
+"""Where sources lie: three functions, so that an object store can take the place of the local disk.
+
+Only this file opens what is packed; `edges/object_store.py` offers the same three functions for other addresses.
+"""
+
+import glob
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+
+@dataclass(frozen=True)
+class Files:
+    """`open(uri)` gives a seekable binary file; `find(uri)` the sorted addresses of all files that a file's address, a
+    folder (with its subfolders) or a pattern with * names, none when there are none; `version(uri)` a text that changes
+    when the file's content does.
+
+    Functions of a module, so that it pickles to other machines.
+    """
+
+    open: Callable[[str], BinaryIO]
+    find: Callable[[str], list[str]]
+    version: Callable[[str], str]
+
+
+def folder_of(uri: str) -> str:
+    """The address of the folder that a file lies in."""
+    return uri.rpartition("/")[0]
+
+
+def name_of(uri: str) -> str:
+    """The last part of an address."""
+    return uri.rpartition("/")[2]
+
+
+def _local(uri: str) -> str:
+    scheme, found, rest = uri.partition("://")
+    if found and scheme != "file":
+        raise ValueError(f"{uri}: only local files and file:// addresses are read here, not {scheme}://")
+    return rest if found else uri
+
+
+def _open(uri: str) -> BinaryIO:
+    return open(_local(uri), "rb")
+
+
+def _find(uri: str) -> list[str]:
+    path = _local(uri)
+    places = [path] if os.path.exists(path) else glob.glob(path)
+    found: list[str] = []
+    for place in places:
+        if os.path.isfile(place):
+            found.append(place)
+            continue
+        inside = [file for file in Path(place).rglob("*") if file.is_file()]
+        found += [str(file) for file in inside if not any(part[0] == "." for part in file.relative_to(place).parts)]
+    return sorted(found)
+
+
+def _version(uri: str) -> str:
+    status = os.stat(_local(uri))
+    return f"{status.st_size} bytes, changed at {status.st_mtime_ns} ns"
+
+
+LOCAL = Files(_open, _find, _version)

@@ -1,0 +1,290 @@
+"""Vectors in `.npy` and `.npz` files, their ids (and SMILES, groups, reasons) beside them or inside."""
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+from numpy.lib import format as npy
+
+from dynfusion.store.files import Files, folder_of
+from dynfusion.store.source import BFLOAT16, PIECE_BYTES, Chunk, OpenedFile, Piece, blank_to_null, first_line, typed
+
+VECTORS = "embeddings.npy"
+_COMPANIONS = {"smiles": "smiles.txt", "group": "groups.txt"}
+_FLOATS = ("float16", "float32", "float64", BFLOAT16)
+_MAGIC = b"\x93NUMPY"
+_SCAN_BYTES = 1 << 24
+_SEPARATOR = b"\x1f"
+
+
+@dataclass(frozen=True)
+class Array:
+    """Where an array lies in a file: bytes from `offset`, numbers of a type (bfloat16 is stored as 2 raw bytes)."""
+
+    uri: str
+    offset: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+
+    @property
+    def kind(self) -> str:
+        """The name of its type; two raw bytes are bfloat16, which is what `ml_dtypes` saves."""
+        return BFLOAT16 if self.dtype == np.dtype("V2") else self.dtype.name
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A text file of one string a line: its rows, and the byte where every `every`-th row starts (and the end)."""
+
+    uri: str
+    rows: int
+    every: int
+    starts: tuple[int, ...]
+
+
+def open_npy(where: str, uri: str, files: Files, *, ids_uri: str, in_folder: bool) -> OpenedFile:
+    """A `.npy` file whose ids are `ids_uri`; in a folder as `embed` writes it, `smiles.txt` and the like count too.
+
+    Raises ValueError, naming the file, for anything missing, empty, truncated, pickled or of another shape.
+    """
+    array = read_header(where, uri, files)
+    if len(array.shape) != 2 or array.kind not in _FLOATS or array.shape[1] == 0:
+        raise ValueError(
+            f"{where}: {uri} holds {array.dtype} of shape {array.shape}, "
+            "allowed is float16, float32, float64 or bfloat16 [molecules, dim]"
+        )
+    rows, dim = array.shape
+    every = max(PIECE_BYTES // max(array.row_bytes, 1), 1)
+    folder = folder_of(uri)
+    there = set(files.find(folder)) if in_folder else set()
+    columns: dict[str, Array | Lines] = {"id": _open_ids(where, ids_uri, files, every)}
+    for key, name in _COMPANIONS.items():
+        if f"{folder}/{name}" in there:
+            columns[key] = read_lines(where, f"{folder}/{name}", files, every=every)
+    if f"{folder}/reasons.npy" in there:
+        columns["reasons"] = _open_reasons(where, f"{folder}/reasons.npy", files)
+    for column in columns.values():
+        found = column.rows if isinstance(column, Lines) else column.shape[0]
+        if found != rows:
+            raise ValueError(f"{where}: {column.uri} has {found} rows, {uri.rpartition('/')[2]} has {rows}")
+    encoder = ""
+    if f"{folder}/encoder.txt" in there:
+        with files.open(f"{folder}/encoder.txt") as file:
+            encoder = " ".join(file.read().decode("utf-8").split())
+    pieces = tuple(
+        Piece(
+            uri,
+            start,
+            min(every, rows - start),
+            min(every, rows - start) * array.row_bytes,
+            partial(_read_rows, array, columns, start, min(start + every, rows)),
+        )
+        for start in range(0, rows, every)
+    )
+    return OpenedFile(uri, ids_uri, dim, encoder, tuple(key for key in _COMPANIONS if key in columns), pieces)
+
+
+def open_npz(where: str, uri: str, files: Files) -> OpenedFile:
+    """A `.npz` archive of `ids` and one array of vectors (named `embeddings`, or the only one with two axes)."""
+    try:
+        with files.open(uri) as file, zipfile.ZipFile(file) as archive:
+            headers = {name.removesuffix(".npy"): _member(archive, name) for name in archive.namelist()}
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ValueError(f"{where}: {uri} is not a readable .npz file, {first_line(error)}") from None
+    matrices = [name for name, (shape, _) in headers.items() if len(shape) == 2]
+    name = "embeddings" if "embeddings" in matrices else (matrices[0] if len(matrices) == 1 else "")
+    if "ids" not in headers or not name:
+        raise ValueError(
+            f"{where}: {uri} holds arrays {', '.join(headers) or 'none'}, needed are ids and one array of two axes"
+        )
+    (rows, dim), dtype = headers[name]
+    array = Array(uri, 0, dtype, (rows, dim))
+    if array.kind not in _FLOATS or dim == 0 or headers["ids"][0] != (rows,):
+        raise ValueError(
+            f"{where}: {uri} holds {dtype} of shape {(rows, dim)} and {headers['ids'][0]} ids, allowed are float16, "
+            "float32, float64 or bfloat16 [molecules, dim] and ids [molecules]"
+        )
+    piece = Piece(uri, 0, rows, rows * array.row_bytes, partial(_read_npz, array, name))
+    return OpenedFile(uri, uri, dim, "", (), (piece,))
+
+
+def read_header(where: str, uri: str, files: Files) -> Array:
+    """What a `.npy` file says of itself.
+
+    Raises ValueError when it is missing, empty, something else, truncated, in column order or full of Python objects.
+    """
+    if not files.find(uri):
+        raise ValueError(f"{where}: {uri} is missing")
+    with files.open(uri) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        if size == 0:
+            raise ValueError(f"{where}: {uri} is empty")
+        if file.read(6) != _MAGIC:
+            raise ValueError(f"{where}: {uri} is not a .npy file (pickles are never read), save it with numpy.save")
+        file.seek(0)
+        try:
+            shape, fortran, dtype = _header(file)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{where}: {uri} is truncated or holds Python objects, {first_line(error)}") from None
+        array = Array(uri, file.tell(), dtype, shape)
+    if dtype.hasobject:
+        raise ValueError(f"{where}: {uri} is truncated or holds Python objects, which are never read")
+    needed = array.offset + array.row_bytes * shape[0] if shape else array.offset + dtype.itemsize
+    if size < needed:
+        raise ValueError(f"{where}: {uri} is truncated or holds Python objects, found {size} bytes of {needed}")
+    if fortran and len(shape) > 1 and 1 not in shape:
+        raise ValueError(f"{where}: {uri} lies in column order, save numpy.ascontiguousarray of it")
+    return array
+
+
+def read_lines(where: str, uri: str, files: Files, *, every: int) -> Lines:
+    """Find where the rows of a text file start; the line end may be Windows', the last one may lack it.
+
+    Raises ValueError when it is missing, empty or not UTF-8.
+    """
+    if not files.find(uri):
+        raise ValueError(f"{where}: {uri} is missing")
+    rows, at, starts, rest = 0, 0, [0], b""
+    with files.open(uri) as file:
+        while block := file.read(_SCAN_BYTES):
+            block = rest + block
+            whole = block[: block.rfind(b"\n") + 1]
+            rest = block[len(whole) :]
+            _check_text(where, uri, whole, at)
+            ends = np.flatnonzero(np.frombuffer(whole, np.uint8) == ord("\n")) + 1 + at
+            starts += ends[every - 1 - rows % every :: every].tolist()
+            rows, at = rows + len(ends), at + len(whole)
+    _check_text(where, uri, rest, at)
+    if rest:
+        rows += 1
+    if not rows:
+        raise ValueError(f"{where}: {uri} is empty")
+    return Lines(uri, rows, every, (*[start for start in starts if start < at + len(rest)], at + len(rest)))
+
+
+def _check_text(where: str, uri: str, block: bytes, at: int) -> None:
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: {uri} is not UTF-8 text, byte {at + error.start} is wrong") from None
+
+
+def _open_ids(where: str, uri: str, files: Files, every: int) -> Array | Lines:
+    if not uri.endswith(".npy"):
+        return read_lines(where, uri, files, every=every)
+    array = read_header(where, uri, files)
+    if len(array.shape) != 1 or array.dtype.kind not in "iuUS":
+        raise ValueError(f"{where}: {uri} holds {array.dtype} of shape {array.shape}, allowed is text or integers")
+    return array
+
+
+def _open_reasons(where: str, uri: str, files: Files) -> Array:
+    array = read_header(where, uri, files)
+    if array.dtype != np.uint8 or len(array.shape) != 1:
+        raise ValueError(f"{where}: {uri} holds {array.dtype}, allowed is uint8 [molecules]")
+    return array
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    with archive.open(name) as member:
+        shape, fortran, dtype = _header(member)
+    if (fortran and len(shape) > 1) or dtype.hasobject:
+        raise ValueError(f"array {name} lies in column order or holds Python objects")
+    return shape, dtype
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = npy.read_magic(file)
+    return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+
+
+def _read_rows(
+    array: Array, columns: dict[str, Array | Lines], start: int, stop: int, files: Files, chunk_rows: int
+) -> Iterator[Chunk]:
+    """Rows [start, stop) of a `.npy` file; a piece starts where its companions' lines were counted."""
+    found = {key: _column(column, start, stop, files) for key, column in columns.items()}
+    with files.open(array.uri) as file:
+        file.seek(array.offset + start * array.row_bytes)
+        buffer = np.empty((min(chunk_rows, stop - start), array.row_bytes), np.uint8)
+        for first in range(0, stop - start, chunk_rows):
+            rows = min(chunk_rows, stop - start - first)
+            raw = buffer[:rows]
+            _fill(file, raw, array.uri)
+            part = slice(first, first + rows)
+            reasons = found.get("reasons")
+            yield Chunk(
+                ids=_strings(found["id"][part]),
+                vectors=_numbers(raw, array),
+                reasons=None if reasons is None else np.asarray(reasons)[part],
+                texts={key: blank_to_null(_strings(found[key][part])) for key in _COMPANIONS if key in found},
+            )
+
+
+def _column(column: Array | Lines, start: int, stop: int, files: Files) -> pa.Array | np.ndarray:
+    with files.open(column.uri) as file:
+        if isinstance(column, Array):
+            file.seek(column.offset + start * column.dtype.itemsize)
+            raw = np.empty((stop - start) * column.dtype.itemsize, np.uint8)
+            _fill(file, raw, column.uri)
+            return raw.view(column.dtype)
+        first = start // column.every
+        file.seek(column.starts[first])
+        return _split_lines(file.read(column.starts[first + 1] - column.starts[first]))
+
+
+def _split_lines(text: bytes) -> pa.Array:
+    """One string a line; through pyarrow's CSV reader, ten times as fast as Python's strings."""
+    if _SEPARATOR in text or b"\r" in text:
+        return pa.array(text.decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n"), pa.string())
+    table = pa.csv.read_csv(
+        pa.BufferReader(text),
+        pa.csv.ReadOptions(column_names=["line"], use_threads=False, block_size=len(text) + 1),
+        pa.csv.ParseOptions(delimiter=_SEPARATOR.decode(), quote_char=False, ignore_empty_lines=False),
+        pa.csv.ConvertOptions(column_types={"line": pa.string()}, strings_can_be_null=False),
+    )
+    return table["line"].combine_chunks()
+
+
+def _read_npz(array: Array, name: str, files: Files, chunk_rows: int) -> Iterator[Chunk]:
+    with files.open(array.uri) as file, zipfile.ZipFile(file) as archive:
+        with archive.open("ids.npy") as member:
+            ids = npy.read_array(member, allow_pickle=False)
+        with archive.open(f"{name}.npy") as member:
+            _header(member)
+            for first in range(0, array.shape[0], chunk_rows):
+                raw = np.empty((min(chunk_rows, array.shape[0] - first), array.row_bytes), np.uint8)
+                _fill(member, raw, array.uri)
+                yield Chunk(_strings(ids[first : first + len(raw)]), _numbers(raw, array), None, {})
+
+
+def _fill(file: Any, raw: np.ndarray, uri: str) -> None:
+    """Read exactly these bytes."""
+    view = memoryview(raw.data).cast("B")
+    done = 0
+    while done < len(view):
+        got = file.readinto(view[done:])
+        if not got:
+            raise ValueError(f"{uri}: it ended {len(view) - done} bytes too early, it was cut while it was being read")
+        done += got
+
+
+def _numbers(raw: np.ndarray, array: Array) -> np.ndarray:
+    return typed(raw, BFLOAT16) if array.kind == BFLOAT16 else raw.view(array.dtype)
+
+
+def _strings(values: np.ndarray | pa.Array) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    return pa.array(values if values.dtype.kind in "iu" else values.tolist()).cast(pa.string())

@@ -1,0 +1,64 @@
+import pytest
+
+from dynfusion.edges import retry
+from dynfusion.edges.retry import retrying
+
+
+class Failing:
+    """Raises these errors one after another, then returns 7."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = self.renewals = 0
+
+    def __call__(self) -> int:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return 7
+
+    def renew(self) -> None:
+        self.renewals += 1
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time that passes only by pausing; the pauses."""
+    taken: list[float] = []
+    monkeypatch.setattr(retry.time, "sleep", taken.append)
+    monkeypatch.setattr(retry.time, "monotonic", lambda: sum(taken, 0.0))
+    return taken
+
+
+def test_what_passes_is_tried_again_after_longer_and_longer_jittered_pauses(pauses: list[float]) -> None:
+    call = Failing(*[OSError("AWS Error SLOW_DOWN")] * 9)
+    assert retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0) == 7
+    assert call.calls == 10
+    longest = [min(0.1 * 2**attempt, 10.0) for attempt in range(9)]
+    assert all(most / 2 <= pause <= most for pause, most in zip(pauses, longest, strict=True))
+    assert len(set(pauses)) == 9
+
+
+def test_the_deadline_ends_it_with_one_sentence(pauses: list[float]) -> None:
+    call = Failing(*[OSError("connection reset\nby peer")] * 100)
+    with pytest.raises(ValueError, match=r"^s3://b/k: still failing after \d+ attempts in \d+ s, connection reset$"):
+        retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=20.0)
+    assert sum(pauses) <= 20
+    assert call.renewals == 0
+
+
+def test_denied_access_gets_new_keys_twice_and_no_more(pauses: list[float]) -> None:
+    call = Failing(PermissionError("expired"), OSError("AWS Error ACCESS_DENIED during HeadObject"))
+    assert retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0) == 7
+    assert call.renewals == 2
+    call = Failing(*[OSError("AWS Error UNKNOWN (HTTP status 400): ExpiredToken")] * 9)
+    with pytest.raises(ValueError, match=r"s3://b/k: access is denied, .*ExpiredToken; check the credentials"):
+        retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0)
+    assert call.calls == 3
+
+
+def test_a_missing_file_is_not_tried_again(pauses: list[float]) -> None:
+    call = Failing(FileNotFoundError("nothing there"))
+    with pytest.raises(FileNotFoundError):
+        retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0)
+    assert not pauses

@@ -1,0 +1,138 @@
+"""More rows or another modality for a packed dataset: equal to packing all at once, and the old one stays."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynfusion.store import extend as extending
+from dynfusion.store.dataset import Dataset, open_dataset
+from dynfusion.store.extend import extend
+from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.verify import verify
+from tests.store.sources import DIMS, vectors, write_folder
+
+SETTINGS = PackSettings(holdout=0.2, shard_bytes=4_000, block_rows=16)
+IDS = [f"m{row:05d}" for row in range(600)]
+
+
+def sources(folder: Path, rows: slice, names: tuple[str, ...] = tuple(DIMS)) -> PackInputs:
+    """Some rows of the same 600 molecules, with labels."""
+    made = {}
+    for number, name in enumerate(names):
+        made[name] = write_folder(folder / name, vectors(600, DIMS[name], seed=list(DIMS).index(name))[rows], IDS[rows])
+        if number == 0:
+            (made[name] / "groups.txt").write_text("".join(f"g{row // 3}\n" for row in range(600)[rows]))
+    lines = [f"{IDS[row]},{row % 2}" for row in range(600)[rows]]
+    (folder / "table.csv").write_text("\n".join(["id,y", *lines]) + "\n")
+    return PackInputs(made, table=folder / "table.csv", labels=("y",))
+
+
+def content(dataset: Dataset) -> dict[str, tuple]:
+    """Everything that is known of each molecule, by id."""
+    found = {}
+    for part in ("train", "holdout"):
+        read = dataset.read(part)
+        for place, row in enumerate(dataset.table(part).to_pylist()):
+            cells = tuple(read.values[name][place].tobytes() for name in sorted(read.values))
+            present = tuple(sorted(zip(dataset.manifest.names, read.present[place].tolist(), strict=True)))
+            found[row["id"]] = (part, tuple(sorted(row.items())), cells, present)
+    for row in dataset.table("dropped").to_pylist():
+        found[row["id"]] = ("dropped", tuple(sorted(row.items())))
+    return found
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_added_rows_come_as_new_shards_and_the_old_dataset_stays(tmp_path: Path) -> None:
+    old = pack(sources(tmp_path / "old", slice(0, 400)), out=tmp_path / "packed", settings=SETTINGS)
+    before = bytes_of(tmp_path / "packed")
+    address = extend(sources(tmp_path / "new", slice(400, 600)), tmp_path / "packed", settings=SETTINGS)
+    assert address == f"{tmp_path / 'packed'}/manifest-1.json"
+    after = bytes_of(tmp_path / "packed")
+    assert {name: digest for name, digest in after.items() if name in before} == before
+    assert open_dataset(tmp_path / "packed").manifest == old
+    assert verify(address) == verify(tmp_path / "packed") == []
+    whole = pack(sources(tmp_path / "all", slice(0, 600)), out=tmp_path / "whole", settings=SETTINGS)
+    new = open_dataset(address)
+    assert content(new) == content(open_dataset(tmp_path / "whole"))
+    full = [shard for shard in old.shards if shard.rows % old.block_rows == 0]
+    assert len(full) == len(old.shards) - 1 > 3
+    assert new.manifest.shards[: len(full)] == tuple(full)
+    assert (new.manifest.rows, new.manifest.absent) == (whole.rows, whole.absent)
+    assert new.manifest.extends == old.fingerprint
+    for one, other in zip(new.manifest.modalities, whole.modalities, strict=True):
+        assert one.present_rows == other.present_rows
+        assert (one.minimum, one.maximum) == (other.minimum, other.maximum)
+        np.testing.assert_allclose(one.mean, other.mean, atol=1e-12)
+        np.testing.assert_allclose(one.std, other.std, rtol=1e-10)
+    starts = np.cumsum([0, *(shard.rows for shard in new.manifest.shards)])
+    assert all(start % new.manifest.block_rows == 0 for start in starts[:-1])
+
+
+def test_an_added_modality_gives_the_pack_of_all_at_once(tmp_path: Path) -> None:
+    pack(sources(tmp_path / "old", slice(0, 600), ("tall", "odd")), out=tmp_path / "packed", settings=SETTINGS)
+    third = PackInputs({"wide": write_folder(tmp_path / "wide", vectors(600, 16, seed=2), IDS)})
+    new = open_dataset(extend(third, tmp_path / "packed", settings=SETTINGS))
+    pack(sources(tmp_path / "all", slice(0, 600)), out=tmp_path / "whole", settings=SETTINGS)
+    whole = open_dataset(tmp_path / "whole")
+    assert content(new) == content(whole)
+    assert [shard.sha256 for shard in new.manifest.shards] == [shard.sha256 for shard in whole.manifest.shards]
+    assert new.manifest.modalities == whole.manifest.modalities
+
+
+def test_cells_for_old_rows_fill_gaps_and_twice_given_ones_are_duplicates(tmp_path: Path) -> None:
+    ids = ["a", "b", "c", "d"]
+    one = {
+        "x": write_folder(tmp_path / "x", np.ones((4, 2), np.float32), ids),
+        "y": write_folder(tmp_path / "y", np.ones((2, 3), np.float32), ids[:2]),
+    }
+    pack(PackInputs(one), out=tmp_path / "packed")
+    rest = PackInputs({"y": write_folder(tmp_path / "rest", np.full((3, 3), 2, np.float32), ["c", "d", "e"])})
+    filled = extend(rest, tmp_path / "packed")
+    again = PackInputs({"y": write_folder(tmp_path / "again", np.full((2, 3), 3, np.float32), ["a", "f"])})
+    with pytest.raises(ValueError, match=r"modality y: .*again has duplicate ids \(1 of them, such as 'a', 2 times"):
+        extend(again, filled)
+    last = open_dataset(extend(again, filled, settings=PackSettings(on_duplicate="last")))
+    assert last.uri.endswith("manifest-2.json")
+    found = dict(zip(last.table("train")["id"].to_pylist(), last.read("train").values["y"][:, 0].tolist(), strict=True))
+    assert found == {"a": 3, "b": 1, "c": 2, "d": 2, "e": 2, "f": 3}
+
+
+def test_the_same_extension_again_finds_it_and_a_killed_one_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(sources(tmp_path / "old", slice(0, 400)), out=tmp_path / "packed", settings=SETTINGS)
+    new = sources(tmp_path / "new", slice(400, 600))
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(*arguments: object) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(extending, "write_manifest", killed)
+    with pytest.raises(KilledError):
+        extend(new, tmp_path / "packed", settings=SETTINGS)
+    monkeypatch.undo()
+    assert not list((tmp_path / "packed").glob("manifest-*.json"))
+    address = extend(new, tmp_path / "packed", settings=SETTINGS)
+    first = bytes_of(tmp_path / "packed")
+    assert extend(new, tmp_path / "packed", settings=SETTINGS) == address
+    assert bytes_of(tmp_path / "packed") == first
+    assert verify(address) == []
+    assert not [path for path in (tmp_path / "packed").iterdir() if path.name.startswith(".")]
+
+
+def test_what_does_not_fit_the_base_is_refused(tmp_path: Path) -> None:
+    pack(sources(tmp_path / "old", slice(0, 100)), out=tmp_path / "packed", settings=SETTINGS)
+    wrong = PackInputs({"tall": write_folder(tmp_path / "wrong", np.ones((2, 3), np.float16), ["a", "b"])})
+    with pytest.raises(ValueError, match=r"modality tall: .*wrong has vectors of 3 numbers, .*packed of 6"):
+        extend(wrong, tmp_path / "packed")
+    with pytest.raises(ValueError, match=r"setting holdout: found 0.5, .*packed holds out 0.2"):
+        extend(wrong, tmp_path / "packed", settings=PackSettings(holdout=0.5))
+    with pytest.raises(ValueError, match=r"no packed dataset here, manifest-7.json is missing"):
+        extend(wrong, f"{tmp_path / 'packed'}/manifest-7.json")
