@@ -65,6 +65,7 @@ class FaultProxy:
         self.fault = fault
         self.seen: list[tuple[str, str]] = []
         self.done: list[str] = []
+        self.faulted = threading.Event()
         self.closing = threading.Event()
         self.target = urlsplit(target).netloc
         self._lock = threading.Lock()
@@ -96,6 +97,7 @@ class FaultProxy:
             fault = self.fault(method, path, count)
             if fault:
                 self.done.append(fault)
+                self.faulted.set()
             return fault
 
 

@@ -119,7 +119,8 @@ class DeviceGather:
         slab.slot_of_block.fill(-1)
         plan = np.empty((0, 0), np.int64)
         if self._resident:
-            self._copy_blocks(slab, np.arange(self._num_blocks), 0)
+            with self._part.held(np.arange(self._num_blocks) * self._part.block_rows):
+                self._copy_blocks(slab, np.arange(self._num_blocks), 0)
         else:
             steps, used = self._steps_from(first), 0
             plan = self._order.rows_of_steps(first.epoch, steps, self._planned.lanes)

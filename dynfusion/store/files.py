@@ -4,11 +4,14 @@ Only this file opens what is packed; `edges/object_store.py` offers the same thr
 """
 
 import glob
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+_HASHED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,14 @@ def _find(uri: str) -> list[str]:
 
 
 def _version(uri: str) -> str:
-    status = os.stat(_local(uri))
-    return f"{status.st_size} bytes, changed at {status.st_mtime_ns} ns"
+    """The content's hash, so that a file written again alike is the same; a large file's size and time of change, so
+    that it is not read for this."""
+    path = _local(uri)
+    status = os.stat(path)
+    if status.st_size > _HASHED_BYTES:
+        return f"{status.st_size} bytes, changed at {status.st_mtime_ns} ns"
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 LOCAL = Files(_open, _find, _version)

@@ -71,10 +71,12 @@ class HostGather:
         assert part.stays, "blocks that come and go cannot be copied out of turn"
         block_bytes, num_blocks = self._manifest.geometry.block_bytes, self._manifest.layout.num_blocks
         copy = zeroed_pages(num_blocks * block_bytes)
-        starts, _ = part.starts(np.arange(num_blocks) * part.block_rows)
-        for number, start in enumerate(starts.tolist()):
-            at = number * block_bytes
-            np.copyto(copy[at : at + block_bytes], part.content[start : start + block_bytes])
+        first_rows = np.arange(num_blocks) * part.block_rows
+        with part.held(first_rows):
+            starts, _ = part.starts(first_rows)
+            for number, start in enumerate(starts.tolist()):
+                at = number * block_bytes
+                np.copyto(copy[at : at + block_bytes], part.content[start : start + block_bytes])
         settled = MappedPart(self._manifest, "train", copy, np.arange(num_blocks) * block_bytes, owner=copy)
         self._source = settled, _row_views(settled)
 

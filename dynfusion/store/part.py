@@ -20,7 +20,9 @@ _NOTHING_TO_HOLD = nullcontext()
 
 @runtime_checkable
 class Comings(Protocol):
-    """What brings blocks from far away into a part's memory."""
+    """What brings blocks from far away into a part's memory; whether they stay once they were held."""
+
+    stays: bool
 
     def hold(self, rows: Int64[np.ndarray, " rows"], position: Position | None) -> AbstractContextManager[None]:
         """Wait until the blocks of these rows are in place and keep them; ValueError when they cannot be had."""
@@ -71,8 +73,8 @@ class MappedPart:
 
     @property
     def stays(self) -> bool:
-        """Whether every block is in place for good."""
-        return self._comings is None
+        """Whether every block that was held once is in place for good."""
+        return self._comings is None or self._comings.stays
 
     def close(self) -> None:
         """Stop what brings blocks from far away; a part of local files needs none."""

@@ -37,6 +37,7 @@ class Slots:
 class StreamedBlocks:
     """The training blocks of one reader in its slots; `block_starts` says where in them each block is now."""
 
+    stays = False
     block_starts: Int64[np.ndarray, " blocks"]
 
     def __init__(

@@ -33,6 +33,8 @@ _LOOK_AGAIN_SECONDS = 0.05
 class WholeShards:
     """The shards of one part; `files.content` is their memory, readable where `hold` says so."""
 
+    stays = True
+
     def __init__(self, origin: Origin, manifest: Manifest, part: Part, *, folder: Path, table: np.ndarray) -> None:
         """`folder` is the dataset's in the cache, `table` the table of all blocks. Nothing is brought yet."""
         self._origin = origin

@@ -2,13 +2,13 @@
 
 import itertools
 import multiprocessing
-import os
-import time
 from collections.abc import Callable
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dynfusion.edges.datasets import open_dataset, upload
 from dynfusion.edges.object_store import Library, ObjectStore
@@ -21,6 +21,7 @@ from dynfusion.store.manifest import with_fingerprint, write_manifest
 from dynfusion.store.order import Order, Position
 from dynfusion.store.origin import CacheSettings, Remote
 from dynfusion.store.pack import PackSettings
+from tests.edges.remote_readers import epoch_digest, read_all, read_rank
 from tests.s3 import FAULTS, FaultProxy, make_bucket
 from tests.store.sources import packed
 
@@ -217,6 +218,19 @@ def test_rows_and_tables_are_read_from_afar(uploaded: str, here: Dataset, cache:
         assert far.table(part).equals(here.table(part))
 
 
+def test_all_rows_become_resident_from_a_cache_that_holds_them(uploaded: str, here: Dataset, tmp_path: Path) -> None:
+    far, order = remote(uploaded, CacheSettings(cache_dir=str(tmp_path))), order_of(here)
+    with (
+        Feed(far, order, rank=0, world_size=1, settings=FeedSettings(resident="always")) as feed,
+        Feed(here, order, rank=0, world_size=1) as near,
+    ):
+        for _ in range(2 * order.steps_per_epoch):
+            found, expected = next(feed), next(near)
+            assert all(torch.equal(*pair) for pair in zip(found.values, expected.values, strict=True))
+    with pytest.raises(ValueError, match="resident: found always, but this dataset's blocks come from far away"):
+        Feed(remote(uploaded), order, rank=0, world_size=1, settings=FeedSettings(resident="always"))
+
+
 def test_a_warm_cache_asks_for_no_shard(uploaded: str, here: Dataset, tmp_path: Path) -> None:
     cache = CacheSettings(cache_dir=str(tmp_path))
     batches(remote(uploaded, cache))
@@ -272,33 +286,26 @@ def test_a_cache_below_one_step_is_refused_with_the_bytes_it_takes(uploaded: str
         batches(remote(uploaded, cache))
 
 
-def _read_rank(endpoint: str, cache: CacheSettings, rank: int, answers: "multiprocessing.Queue[object]") -> None:
-    answers.put((rank, batches(remote(endpoint, cache, processes=2), rank=rank, world_size=2)))
-
-
 @pytest.mark.parametrize("way", ["whole shards", "small cache"])
 def test_two_processes_share_one_cache(uploaded: str, here: Dataset, tmp_path: Path, way: str) -> None:
     cache = WAYS[way](here, tmp_path)
     if way == "small cache":
         cache = cache.model_copy(update={"cache_bytes": 2 * cache.cache_bytes})
     context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[object] = context.Queue()
+    answers: Queue[tuple[int, str]] = context.Queue()
     with FaultProxy(uploaded, lambda method, path, count: None) as proxy:
-        workers = [context.Process(target=_read_rank, args=(proxy.endpoint, cache, rank, answers)) for rank in (0, 1)]
+        workers = [
+            context.Process(target=read_rank, args=(proxy.endpoint, BUCKET, cache, rank, answers)) for rank in (0, 1)
+        ]
         for worker in workers:
             worker.start()
-        found = dict(answers.get(timeout=60) for _ in workers)  # type: ignore[misc]
+        found = dict(answers.get(timeout=300) for _ in workers)
         for worker in workers:
             worker.join()
         if way == "whole shards":
             fetched = [path for method, path in proxy.seen if method == "GET" and "train-" in path]
             assert sorted(fetched) == sorted(f"/{BUCKET}/set/{shard.path}" for shard in here.manifest.shards)
-    for rank in (0, 1):
-        assert found[rank] == batches(here, rank=rank, world_size=2)
-
-
-def _fetch_until_killed(endpoint: str, cache: CacheSettings) -> None:
-    batches(remote(endpoint, cache))
+    assert found == {rank: epoch_digest(here, rank, 2) for rank in (0, 1)}
 
 
 def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_believed(
@@ -308,14 +315,11 @@ def test_a_process_killed_while_it_fetches_leaves_nothing_that_is_believed(
     stall = shard_fault("stall", 10_000)
     context = multiprocessing.get_context("spawn")
     with FaultProxy(uploaded, stall) as proxy:
-        worker = context.Process(target=_fetch_until_killed, args=(proxy.endpoint, cache))
+        worker = context.Process(target=read_all, args=(proxy.endpoint, BUCKET, cache))
         worker.start()
-        deadline = time.monotonic() + 30
-        while "stall" not in proxy.done and time.monotonic() < deadline:
-            os.sched_yield()
+        assert proxy.faulted.wait(300)
         worker.kill()
         worker.join()
-        assert "stall" in proxy.done
     assert list(tmp_path.rglob("*.partial"))
     assert batches(remote(uploaded, cache)) == batches(here)
     assert not list(tmp_path.rglob("*.partial"))

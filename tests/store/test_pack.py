@@ -165,6 +165,9 @@ def test_packing_again_finds_the_pack_and_anything_else_is_refused(tmp_path: Pat
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "packed").iterdir()}
     assert pack(inputs, out=tmp_path / "packed") == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "packed").iterdir()} == before
+    again = tmp_path / "sources" / "tall" / "ids.txt"
+    again.write_bytes(again.read_bytes())
+    assert pack(inputs, out=tmp_path / "packed") == first
     with pytest.raises(ValueError, match="packed: already holds something else"):
         pack(inputs, out=tmp_path / "packed", settings=PackSettings(seed=1))
     with pytest.raises(ValueError, match="sources: already holds something else"):
