@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
+DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Settings on top, such as train.epochs=3.")
 ]
@@ -50,15 +52,15 @@ def _options(
     ] = False,
 ) -> None:
     """Fuse pretrained molecular embeddings into one that keeps working when some of them are missing."""
+    DEBUG.set(debug)
 
 
 @app.command(epilog="Example: dynfusion demo --out demo")
 def demo(
-    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", help="Folder for everything the demo makes.")] = Path("demo"),
 ) -> None:
     """Run everything once, from molecules to the report, on real molecules that come with installed packages."""
-    _call("demo", out, debug=context.find_root().params["debug"])
+    _call("demo", out, debug=DEBUG.get())
 
 
 @app.command(
@@ -92,7 +94,6 @@ def embed(
 
 @app.command(epilog="Example: dynfusion pack --modality morgan=morgan/ --modality selfies=vectors.parquet --out packed")
 def pack(
-    context: typer.Context,
     modality: Annotated[
         list[str],
         typer.Option(
@@ -135,7 +136,7 @@ def pack(
     ] = None,
 ) -> None:
     """Join embeddings by id and write one shuffled, checksummed data set. The same command continues a killed one."""
-    on_ray: dict[str, Any] = {"workers": workers, "debug": context.find_root().params["debug"]}
+    on_ray: dict[str, Any] = {"workers": workers, "debug": DEBUG.get()}
     verb = "pack_on_ray" if workers is not None or "RAY_ADDRESS" in os.environ else "pack"
     _call(
         verb,
@@ -185,17 +186,15 @@ def verify(uri: Annotated[str, typer.Argument(help="A packed data set.")]) -> No
 
 @app.command(epilog="Example: dynfusion train jobs/runs/demo.toml data.uri=packed loss.alignment=0.1")
 def train(
-    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="Run file (TOML).")],
     overrides: Overrides = None,
 ) -> None:
     """Train a model, or continue a run that was interrupted."""
-    _call("train", run, overrides or [], debug=context.find_root().params["debug"])
+    _call("train", run, overrides or [], debug=DEBUG.get())
 
 
 @app.command(epilog="Example: dynfusion evaluate --model runs/demo/model --tasks freesolv=tasks/freesolv --out report")
 def evaluate(
-    context: typer.Context,
     model: Annotated[Path, typer.Option("--model", help="Model folder.")],
     tasks: Annotated[
         str,
@@ -216,7 +215,7 @@ def evaluate(
         out=out,
         labels=labels.split(",") if labels else [],
         overrides=overrides or [],
-        debug=context.find_root().params["debug"],
+        debug=DEBUG.get(),
     )
 
 

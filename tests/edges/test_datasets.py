@@ -86,5 +86,5 @@ def test_verify_streams_and_names_what_is_wrong(endpoint: str, tmp_path: Path) -
 def test_an_address_without_a_data_set_is_named(endpoint: str) -> None:
     with pytest.raises(ValueError, match=r"s3://data-sets/nothing.*: no packed dataset here, manifest.json is missing"):
         open_dataset(at(endpoint, "nothing"))
-    with pytest.raises(ValueError, match=r"datasets are read from a local folder or a file:// address, not from s3://"):
+    with pytest.raises(ValueError, match=r"allowed is a local folder or a file:// address, not s3://"):
         local.open_dataset(at(endpoint, "nothing"))

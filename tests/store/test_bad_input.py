@@ -238,5 +238,5 @@ def test_a_missing_foreign_or_changed_manifest_is_refused(tmp_path: Path) -> Non
 
 
 def test_an_address_of_another_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="not from s3://"):
+    with pytest.raises(ValueError, match="not s3://"):
         open_dataset("s3://bucket/packed")
