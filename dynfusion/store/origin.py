@@ -1,6 +1,7 @@
 """Where a far dataset's bytes come from, checked on the way in. The functions that fetch them are handed in."""
 
 import hashlib
+import os
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -14,7 +15,7 @@ from pydantic import Field
 from dynfusion.settings import Settings
 from dynfusion.store.manifest import MANIFEST_NAME, FileSpec, Geometry
 
-CONNECTIONS = 16
+CONNECTIONS = min(max(4 * (os.cpu_count() or 1), 8), 32)
 _ATTEMPTS = 3
 
 

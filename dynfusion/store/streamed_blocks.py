@@ -10,6 +10,7 @@ brought again in its own turn.
 
 import heapq
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ class StreamedBlocks:
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self._closed = False
+        self._give_back = weakref.finalize(self, slots.room.release if slots.room else _nothing_to_give_back)
         self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="blocks")
         with self._changed:
             self._look_ahead()
@@ -93,8 +95,7 @@ class StreamedBlocks:
             self._closed = True
             self._changed.notify_all()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._slots.room is not None:
-            self._slots.room.release()
+        self._give_back()
 
     def _release(self, step: int) -> None:
         self._released.add(step)
@@ -148,3 +149,7 @@ class StreamedBlocks:
             if self._until[block] < self._done:
                 heapq.heappush(self._idle, (-self._foresight.next_use(block), self._until[block], block))
             self._changed.notify_all()
+
+
+def _nothing_to_give_back() -> None:
+    """Blocks in memory of our own hold no room of the cache."""

@@ -45,7 +45,7 @@ SHARD_BYTES = 64 << 20
 ROUNDS = 5
 
 
-def main(size: int = 65_536, *, round_seconds: float = 0.5, rounds: int = ROUNDS) -> dict[str, Any]:
+def main(size: int = 131_072, *, round_seconds: float = 0.5, rounds: int = ROUNDS) -> dict[str, Any]:
     """Measure with `size` rows of 5.6 KB in a temporary folder; print one JSON line and return what it says."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -53,29 +53,33 @@ def main(size: int = 65_536, *, round_seconds: float = 0.5, rounds: int = ROUNDS
         with _environment(), _server(folder) as endpoint:
             turns = {
                 "cold": _cold(local, folder, endpoint, "pyarrow"),
-                "cold_s3fs": _cold(local, folder, endpoint, "s3fs"),
                 "plain": _plain(local, folder, endpoint, "pyarrow"),
+                "cold_s3fs": _cold(local, folder, endpoint, "s3fs"),
                 "plain_s3fs": _plain(local, folder, endpoint, "s3fs"),
                 "epoch": _epoch(local, folder, endpoint),
             }
-            costs = _costs(turns, rounds)
+            rounds_of = _costs(turns, rounds)
             speeds = _rows_per_second(local, folder, endpoint, round_seconds, rounds)
         gigabytes = sum(shard.bytes for shard in local.manifest.shards) / 1e9
-    result = _result(costs, speeds, gigabytes, {"rows": size, "dims": list(DIMS.values()), "rounds": rounds})
+    result = _result(rounds_of, speeds, gigabytes, {"rows": size, "dims": list(DIMS.values()), "rounds": rounds})
     print(json.dumps(result))
     return result
 
 
 def _result(
-    costs: dict[str, tuple[float, float]], speeds: dict[str, float], gigabytes: float, settings: dict[str, Any]
+    rounds_of: dict[str, list[tuple[float, float]]],
+    speeds: dict[str, float],
+    gigabytes: float,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    cpu = {name: cost[0] / gigabytes for name, cost in costs.items()}
-    wall = {name: cost[1] / gigabytes for name, cost in costs.items()}
+    cpu = {name: statistics.median(cpu for cpu, _ in found) / gigabytes for name, found in rounds_of.items()}
+    wall = {name: statistics.median(wall for _, wall in found) / gigabytes for name, found in rounds_of.items()}
     return {
         "benchmark": "remote",
         "figures": {
-            "remote_cpu_over_download": cpu["cold"] / cpu["plain"],
-            "epoch_cpu_over_download": cpu["epoch"] / cpu["plain"],
+            "remote_cpu_over_download": _paired(rounds_of, "cold", "plain"),
+            "remote_s3fs_cpu_over_download": _paired(rounds_of, "cold_s3fs", "plain_s3fs"),
+            "epoch_cpu_over_download": _paired(rounds_of, "epoch", "plain"),
             "warm_over_local": speeds["warm"] / speeds["local"],
             "cold_cpu_seconds_per_gb": cpu["cold"],
             "cold_seconds_per_gb": wall["cold"],
@@ -208,8 +212,15 @@ def _epoch(local: Dataset, folder: Path, endpoint: str) -> Callable[[], object]:
     return turn
 
 
-def _costs(turns: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Median (CPU seconds, wall seconds) of each contestant; the first round warms up."""
+def _paired(rounds_of: dict[str, list[tuple[float, float]]], name: str, other: str) -> float:
+    """CPU seconds of one contestant over another's in the same round, the median of the rounds."""
+    return statistics.median(
+        mine[0] / theirs[0] for mine, theirs in zip(rounds_of[name], rounds_of[other], strict=True)
+    )
+
+
+def _costs(turns: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """(CPU seconds, wall seconds) of each contestant in each round but the first, which warms up."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
     for number in range(rounds + 1):
         for name, turn in turns.items():
@@ -217,10 +228,7 @@ def _costs(turns: dict[str, Callable[[], object]], rounds: int) -> dict[str, tup
             turn()
             if number:
                 taken[name].append((_cpu_seconds() - cpu, time.perf_counter() - wall))
-    return {
-        name: (statistics.median(cpu for cpu, _ in found), statistics.median(wall for _, wall in found))
-        for name, found in taken.items()
-    }
+    return taken
 
 
 def _cpu_seconds() -> float:
