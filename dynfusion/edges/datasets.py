@@ -60,19 +60,20 @@ def verify(uri: str | Path, *, progress: Progress | None = None) -> list[str]:
     return problems
 
 
+class TakenError(ValueError):
+    """Another data set lies at the address."""
+
+
 def upload(folder: Path, uri: str) -> Manifest:
     """Put a packed dataset at an `s3://` address, the manifest last; what is already there stays.
 
     Raises ValueError when another dataset is there, or the store cannot be written.
     """
     store, manifest = ObjectStore(parse_s3(uri)), read_manifest(folder)
-    try:
-        there = parse_manifest(store.read(MANIFEST_NAME), f"{uri}/{MANIFEST_NAME}")
-    except FileNotFoundError:
-        there = None
+    there = _manifest_in(store)
     if there is not None:
         if there.fingerprint != manifest.fingerprint:
-            raise ValueError(f"{uri}: already holds another data set, choose another place or remove it first")
+            raise TakenError(f"{uri}: already holds another data set, choose another place or remove it first")
         return there
     with ThreadPoolExecutor(_UPLOADS) as pool:
         list(pool.map(lambda file: store.write(file.path, folder / file.path), manifest.files))
@@ -90,9 +91,20 @@ def pack_to_store(pack_at: Callable[[Path], Manifest], uri: str) -> Manifest:
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"dynfusion-pack-{name}"
     pack_at(folder)
-    manifest = upload(folder, uri)
+    try:
+        manifest = upload(folder, uri)
+    except TakenError:
+        shutil.rmtree(folder)
+        raise
     shutil.rmtree(folder)
     return manifest
+
+
+def _manifest_in(store: ObjectStore) -> Manifest | None:
+    try:
+        return parse_manifest(store.read(MANIFEST_NAME), f"{store.address}/{MANIFEST_NAME}")
+    except FileNotFoundError:
+        return None
 
 
 def _locate(uri: str) -> tuple[ObjectStore, str]:

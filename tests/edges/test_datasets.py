@@ -1,6 +1,7 @@
 """The verbs on s3:// addresses give what they give on folders."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def pack_command(folders: dict[str, Path] | dict[str, str], out: str, **changes:
 def test_a_pack_on_a_store_is_the_local_one_byte_for_byte_with_the_manifest_last(
     endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sources = write_sources(tmp_path / "sources", 300)
     there = pack_command(sources, at(endpoint, "packed"))
     here = pack_command(sources, str(tmp_path / "packed"))
@@ -47,6 +48,7 @@ def test_a_pack_on_a_store_is_the_local_one_byte_for_byte_with_the_manifest_last
     assert pack_command(sources, at(endpoint, "packed")) == here
     with pytest.raises(ValueError, match="already holds another data set"):
         pack_command(sources, at(endpoint, "packed"), seed=4)
+    assert not list(tmp_path.glob("dynfusion-*"))
     capsys.readouterr()
     inspecting.inspect(at(endpoint, "packed"), as_json=True)
     told = json.loads(capsys.readouterr().out)
