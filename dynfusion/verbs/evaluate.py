@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from threadpoolctl import threadpool_info
 
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_cluster import cluster
@@ -138,14 +140,19 @@ def _name(folder: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
+    """What numbers depend on: Python, packages, and the processor's kernels that BLAS and torch chose here.
+
+    OpenBLAS chooses its kernel by the processor, or by OPENBLAS_CORETYPE; another one gives other last digits.
+    """
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    return found
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    blas = {f"{pool['internal_api']} {pool.get('architecture', '')}".strip() for pool in pools}
+    return found | {"blas": ", ".join(sorted(blas)), "torch kernels": torch.backends.cpu.get_cpu_capability()}
 
 
 def _read_training(folder: Path) -> dict[str, Any]:
