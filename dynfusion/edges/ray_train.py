@@ -120,6 +120,7 @@ def run_worker(config: dict[str, Any]) -> None:
         world_size=engine.world_size,
         start=position_of(plan, start),
         settings=settings.data.feed,
+        device=engine.device,
     )
     try:
         train(objective, engine, feed, plan=plan, start_step=start, record=record, checkpoint=checkpoint)
