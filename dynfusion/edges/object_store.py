@@ -27,6 +27,7 @@ Library = Literal["pyarrow", "s3fs"]
 Result = TypeVar("Result")
 
 _SOURCE_BYTES = 8 << 20
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,22 @@ class ObjectStore:
         """Upload a file. Raises ValueError when it cannot be done."""
         where = self.address.join(path)
         self._retrying(lambda: _clients.small_files(self._reach).put_file(str(source), where.path), where)
+
+    def write_bytes(self, path: str, content: bytes) -> None:
+        """Put a small file there. Raises ValueError when it cannot be done."""
+        where = self.address.join(path)
+        self._retrying(lambda: _clients.small_files(self._reach).pipe_file(where.path, content), where)
+
+    def find(self, path: str) -> list[str]:
+        """Paths of all files below a folder, relative to it, sorted; none when there is no such folder."""
+        where = self.address.join(path) if path else self.address
+        found = self._retrying(lambda: _clients.small_files(self._reach).find(where.path), where)
+        return sorted(file.removeprefix(f"{where.path}/") for file in found)
+
+    def remove(self, path: str) -> None:
+        """Delete a file. Raises ValueError when it cannot be done."""
+        where = self.address.join(path)
+        self._retrying(lambda: _clients.small_files(self._reach).rm_file(where.path), where)
 
     @property
     def _reach(self) -> "Reach":
@@ -170,6 +187,26 @@ def _make_pyarrow(access: _Access, stall_seconds: float) -> S3FileSystem:
         connect_timeout=stall_seconds,
         request_timeout=stall_seconds,
         retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),
+    )
+
+
+def filesystem(address: S3Address) -> tuple[str, S3FileSystem]:
+    """(path, file system) for a library that reads and writes by itself and pickles it: no key is in it.
+
+    Each machine finds its own credentials. Raises ValueError for an address with a profile, which cannot travel.
+    """
+    if address.profile is not None:
+        raise ValueError(f"{address}: found ?profile=, other machines need it as AWS_PROFILE in their environment")
+    access = _clients.access(Reach(address.endpoint, address.region, None, ObjectStore.stall_seconds))
+    parts = urlsplit(access.endpoint)
+    return address.path, S3FileSystem(
+        anonymous=access.keys is None,
+        region=access.region,
+        endpoint_override=parts.netloc,
+        scheme=parts.scheme,
+        connect_timeout=ObjectStore.stall_seconds,
+        request_timeout=ObjectStore.stall_seconds,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
     )
 
 

@@ -1,8 +1,8 @@
 """The settings of a training run beside the model's and the losses' own: data, optimisation, engine, workers."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dynfusion.settings import Settings
 from dynfusion.store.feed import FeedSettings
@@ -65,6 +65,9 @@ class EngineSettings(Settings):
         return self
 
 
+Workers = Annotated[int, Field(ge=1)]
+
+
 class ClusterSettings(Settings):
     """Who works, and where the run is kept."""
 
@@ -72,8 +75,24 @@ class ClusterSettings(Settings):
         "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run in `storage`; its resume key"
     )
     storage: str = Field("runs", description="folder that every worker can reach")
-    workers: int = Field(2, ge=1, description="training processes")
+    workers: tuple[Workers, Workers] = Field(
+        (2, 2), description="training processes: how many, or [fewest, most] for a cluster that grows and shrinks"
+    )
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker; also its number of threads")
     gpus: bool = Field(False, description="one GPU for every worker")
     max_failures: int = Field(3, ge=0, description="how often a failed worker group is started again")
+    resize_seconds: float = Field(
+        60, gt=0, description="how often an elastic run looks whether it could have more workers"
+    )
     start_deadline_seconds: float = Field(300, gt=0, description="how long the cluster may take to provide the workers")
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _one_number_is_both(cls, found: object) -> object:
+        return (found, found) if isinstance(found, int) else found
+
+    @model_validator(mode="after")
+    def _fewest_before_most(self) -> "ClusterSettings":
+        if self.workers[0] > self.workers[1]:
+            raise ValueError(f"workers: found {list(self.workers)}, allowed is a number or [fewest, most]")
+        return self

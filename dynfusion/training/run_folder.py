@@ -3,13 +3,14 @@
 <storage>/<name>/
   run.json                          settings, their fingerprint, the data set's fingerprint
   checkpoint-<step>-<attempt>/      see checkpoint.py
+  history.jsonl, tensorboard/       every record once, see edges/tracking.py
   model/                            config.json, model.safetensors, training.json: written when the run is finished
 """
 
 import json
-import os
 import platform
 import shutil
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,43 +18,43 @@ from typing import Any
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.whole import written_whole
 from dynfusion.training.checkpoint import MODEL, problem, read_history, read_state
+from dynfusion.training.storage import Storage, exists
 
 RUN = "run.json"
 TRAINING = "training.json"
 LIBRARIES = ("dynfusion", "torch", "deepspeed", "ray", "numpy", "pyarrow", "scikit-learn")
 
 
-def claim(folder: Path, settings: dict[str, Any], run_fingerprint: str, data_fingerprint: str) -> None:
-    """Make `folder` this run's, or check that it already is.
+def claim(storage: Storage, settings: dict[str, Any], run_fingerprint: str, data_fingerprint: str) -> None:
+    """Make the folder this run's, or check that it already is.
 
     Raises ValueError when it belongs to a run with other settings or other data, naming what differs.
     """
     mine = {"run_fingerprint": run_fingerprint, "data_fingerprint": data_fingerprint, "settings": settings}
-    path = folder / RUN
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, mine)
+    try:
+        theirs = json.loads(storage.read(RUN))
+    except FileNotFoundError:
+        storage.write(RUN, as_json(mine))
         return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
     if theirs["data_fingerprint"] != data_fingerprint:
         raise ValueError(
-            f"run folder {folder}: belongs to a run on other data, fingerprint {theirs['data_fingerprint']}, found "
-            f"{data_fingerprint}; choose another cluster.name or remove the folder"
+            f"run folder {storage.address}: belongs to a run on other data, fingerprint {theirs['data_fingerprint']}, "
+            f"found {data_fingerprint}; choose another cluster.name or remove the folder"
         )
     if theirs["run_fingerprint"] != run_fingerprint:
         raise ValueError(
-            f"run folder {folder}: belongs to a run with other settings, {_difference(theirs['settings'], settings)}; "
-            "choose another cluster.name or remove the folder"
+            f"run folder {storage.address}: belongs to a run with other settings, "
+            f"{_difference(theirs['settings'], settings)}; choose another cluster.name or remove the folder"
         )
 
 
-def finished(folder: Path) -> bool:
+def finished(storage: Storage) -> bool:
     """Whether the run has left its model."""
-    return (folder / MODEL / TRAINING).exists()
+    return exists(storage, f"{MODEL}/{TRAINING}")
 
 
-def finish(folder: Path, checkpoint: Path, settings: dict[str, Any], dataset: Dataset) -> Path:
-    """Write `model/` from the last checkpoint; it appears whole or not at all."""
+def finish(storage: Storage, checkpoint: Path, settings: dict[str, Any], dataset: Dataset) -> None:
+    """Leave `model/` from the chosen checkpoint; a reader finds it whole or without its training.json."""
     state = read_state(checkpoint)
     training = {
         "data": {"uri": str(dataset.uri), "fingerprint": dataset.manifest.fingerprint, "rows": dataset.manifest.rows},
@@ -62,7 +63,10 @@ def finish(folder: Path, checkpoint: Path, settings: dict[str, Any], dataset: Da
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "history": read_history(checkpoint),
     }
-    return export(checkpoint, folder / MODEL, training)
+    with tempfile.TemporaryDirectory(prefix="dynfusion-model-") as scratch:
+        made = export(checkpoint, Path(scratch) / MODEL, training)
+        storage.remove(MODEL)
+        storage.put(made, MODEL, last=TRAINING)
 
 
 def export(checkpoint: Path, out: Path, training: dict[str, Any] | None = None) -> Path:
@@ -79,8 +83,13 @@ def export(checkpoint: Path, out: Path, training: dict[str, Any] | None = None) 
         training = {"data": data, "steps": state.step, "history": read_history(checkpoint)}
     with written_whole(out) as part:
         shutil.copytree(checkpoint / MODEL, part, dirs_exist_ok=True)
-        (part / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
+        (part / TRAINING).write_bytes(as_json(training))
     return out
+
+
+def as_json(content: Any) -> bytes:
+    """The bytes of a JSON file that a person may read."""
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def _difference(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> str:
@@ -93,9 +102,3 @@ def _difference(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") 
         elif old != new and prefix + name not in ("data.uri", "cluster.storage"):
             return f"{prefix}{name} was {old!r} and is now {new!r}"
     return ""
-
-
-def _write_atomically(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from dynfusion.store.dataset import Dataset, open_dataset
-from dynfusion.training.checkpoint import latest, problem, read_history, read_state
+from dynfusion.training.checkpoint import REGISTERED, latest, problem, read_history, read_state
 from dynfusion.training.config import TrainSettings
 from dynfusion.training.loop import Record
 from dynfusion.training.schedule import learning_rate
+from dynfusion.training.storage import LocalStorage
 from tests.datasets import packed
 from tests.training.cases import TRAIN, StoppedError, run, untimed
 from tests.training.ranks import run_ranks
@@ -43,10 +44,10 @@ def test_a_killed_run_that_is_resumed_has_bit_for_bit_the_weights_of_one_never_k
 ) -> None:
     with pytest.raises(StoppedError):
         run(dataset, tmp_path, stop_after=8)
-    last = latest(tmp_path, print)
-    assert last is not None
-    assert read_state(last).step == 8
-    weights, history = run(dataset, tmp_path, resume=last)
+    with latest(LocalStorage(tmp_path), print) as last:
+        assert last is not None
+        assert read_state(last[1]).step == 8
+        weights, history = run(dataset, tmp_path, resume=last[1])
     for name, tensor in whole[0].items():
         assert torch.equal(weights[name], tensor), name
     assert untimed(history) == untimed(whole[1])
@@ -102,13 +103,33 @@ def test_a_torn_checkpoint_is_named_and_skipped_for_the_one_before(dataset: Data
     (saved[2] / "engine" / "optimizer.pt").write_bytes(b"")
     next(saved[1].glob("files-*")).unlink()
     said: list[str] = []
-    assert latest(tmp_path, said.append) == saved[0]
+    with latest(LocalStorage(tmp_path), said.append) as last:
+        assert last == (saved[0].name, saved[0])
     assert said == [
         f"checkpoint {saved[3]} skipped: model/model.safetensors does not match its SHA-256",
         f"checkpoint {saved[2]} skipped: engine/optimizer.pt has 0 bytes, expected "
         f"{(saved[1] / 'engine' / 'optimizer.pt').stat().st_size}",
         f"checkpoint {saved[1]} skipped: no list of files",
     ]
+
+
+def test_a_run_that_had_checkpoints_and_has_none_whole_is_not_started_afresh(dataset: Dataset, tmp_path: Path) -> None:
+    run(dataset, tmp_path)
+    for folder in tmp_path.glob("checkpoint-*"):
+        (folder / "engine" / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match="none is whole, found checkpoint-00000004-001"):
+        latest(LocalStorage(tmp_path), print).__enter__()
+
+
+def test_a_run_that_never_completed_a_checkpoint_starts_afresh(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-00000004-001").mkdir()
+    said: list[str] = []
+    with latest(LocalStorage(tmp_path), said.append) as last:
+        assert last is None
+    assert said == [f"checkpoint {tmp_path}/checkpoint-00000004-001 skipped: no list of files"]
+    (tmp_path / REGISTERED).write_text("{}")
+    with pytest.raises(ValueError, match="none is whole"):
+        latest(LocalStorage(tmp_path), print).__enter__()
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_final_share() -> None:
