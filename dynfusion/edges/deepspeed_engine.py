@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dynfusion.edges.universal_checkpoint import saved_ranks, universal
 from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.training.config import EngineSettings, TrainSettings
@@ -84,6 +85,18 @@ class DeepSpeedEngine:
         self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        ranks = saved_ranks(folder / TAG)
+        if ranks in (0, self.world_size):
+            self._load(folder)
+            return
+        with universal(folder, TAG) as converted:
+            self.engine._config.load_universal_checkpoint = True
+            try:
+                self._load(converted)
+            finally:
+                self.engine._config.load_universal_checkpoint = False
+
+    def _load(self, folder: Path) -> None:
         path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
         if path is None:
             raise ValueError(f"checkpoint {folder}: holds nothing that DeepSpeed stage {self.stage} can load")

@@ -45,12 +45,11 @@ class S3Storage:
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
-        with (
-            tempfile.TemporaryDirectory(prefix="dynfusion-fetched-") as scratch,
-            ThreadPoolExecutor(_TRANSFERS) as pool,
-        ):
-            list(pool.map(lambda name: self._fetch(f"{path}/{name}", Path(scratch) / name), self.store.find(path)))
-            yield Path(scratch)
+        with tempfile.TemporaryDirectory(prefix="dynfusion-fetched-") as scratch:
+            folder = Path(scratch)
+            with ThreadPoolExecutor(_TRANSFERS) as pool:
+                list(pool.map(lambda name: self._fetch(f"{path}/{name}", folder / name), self.store.find(path)))
+            yield folder
 
     def _fetch(self, path: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)

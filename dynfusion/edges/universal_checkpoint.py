@@ -5,7 +5,7 @@ zero_pp_rank_<r>_*_optim_states.pt (one per rank that saved) --ds_to_universal--
 
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +36,6 @@ def universal(folder: Path, tag: str) -> Iterator[Path]:
             strict=True,
             inject_missing_state=True,
         )
-        with redirect_stdout(StringIO()):
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it prints its progress
             main(arguments)
         yield Path(scratch)

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dynfusion.edges.datasets import open_dataset
+from dynfusion.edges.ray_board import Watch
 from dynfusion.edges.ray_cluster import cluster
-from dynfusion.edges.ray_train import Watch, train_on_ray
+from dynfusion.edges.ray_train import train_on_ray
 from dynfusion.edges.s3_storage import below
 from dynfusion.run_settings import RunSettings, read_run
 from dynfusion.training.assemble import make_order, make_plan
