@@ -1,15 +1,11 @@
 """`dynfusion evaluate`: what a trained fusion model is worth on labelled tasks when modalities are missing."""
 
 import json
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_info
 
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_cluster import cluster
@@ -22,6 +18,7 @@ from dynfusion.evaluation.reconstruction import reconstruction_records
 from dynfusion.evaluation.report import read_report, terminal_table, write_report
 from dynfusion.evaluation.representations import encode_task, matched, standardised
 from dynfusion.evaluation.tasks import TaskData, read_task
+from dynfusion.evaluation.versions import versions
 from dynfusion.evaluation.wording import summary
 from dynfusion.fusion.api import FusionModel
 from dynfusion.settings import Settings, build, parse_overrides
@@ -34,9 +31,6 @@ class _Overrides(Settings):
     """The part of a run's tree that an evaluation reads, so that its settings have the same names everywhere."""
 
     evaluation: EvaluationSettings = EvaluationSettings()
-
-
-PACKAGES = ("dynfusion", "numpy", "scipy", "scikit-learn", "torch", "ray")
 
 
 def evaluate(
@@ -137,22 +131,6 @@ def _name(folder: Path) -> str:
     """A run's name for the `model/` folder that the run left, else the folder's own."""
     whole = folder.resolve()
     return whole.parent.name if whole.name == MODEL else whole.name
-
-
-def versions() -> dict[str, str]:
-    """What numbers depend on: Python, packages, and the processor's kernels that BLAS and torch chose here.
-
-    OpenBLAS chooses its kernel by the processor, or by OPENBLAS_CORETYPE; another one gives other last digits.
-    """
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    blas = {f"{pool['internal_api']} {pool.get('architecture', '')}".strip() for pool in pools}
-    return found | {"blas": ", ".join(sorted(blas)), "torch kernels": torch.backends.cpu.get_cpu_capability()}
 
 
 def _read_training(folder: Path) -> dict[str, Any]:
