@@ -9,7 +9,7 @@ from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.masking import MaskingSettings
 from dynfusion.fusion.model import ModelSettings
 from dynfusion.settings import Settings, build, fingerprint, parse_overrides, read_toml
-from dynfusion.training.config import ClusterSettings, DataSettings, EngineSettings, TrainSettings
+from dynfusion.training.config import ClusterSettings, DataSettings, EngineSettings, TrackingSettings, TrainSettings
 
 
 class RunSettings(Settings):
@@ -22,6 +22,7 @@ class RunSettings(Settings):
     train: TrainSettings = TrainSettings()
     engine: EngineSettings = EngineSettings()
     cluster: ClusterSettings = ClusterSettings()
+    tracking: TrackingSettings = TrackingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
@@ -42,10 +43,11 @@ def identity(settings: RunSettings) -> str:
     """
     unseen = {"keep_checkpoints": 1, "log_every_steps": 1, "checkpoint_every_steps": 1}
     train = settings.train.model_copy(update=unseen)
-    cluster = ClusterSettings()
-    data = DataSettings(uri="-", group_rows=settings.data.group_rows)
-    return fingerprint(
-        settings.model_copy(
-            update={"data": data, "train": train, "cluster": cluster, "evaluation": EvaluationSettings()}
-        )
-    )
+    decisive = {
+        "data": DataSettings(uri="-", group_rows=settings.data.group_rows),
+        "train": train,
+        "cluster": ClusterSettings(),
+        "tracking": TrackingSettings(),
+        "evaluation": EvaluationSettings(),
+    }
+    return fingerprint(settings.model_copy(update=decisive))

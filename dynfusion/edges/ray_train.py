@@ -22,10 +22,12 @@ from dynfusion.edges.ray_cluster import wait_for
 from dynfusion.edges.ray_worker import run_worker
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.edges.s3_storage import below, open_storage
+from dynfusion.edges.tracking import Tracker, tracker
 from dynfusion.run_settings import RunSettings, identity
 from dynfusion.store.manifest import Manifest, local_folder
 from dynfusion.training.assemble import check_shares, make_order
-from dynfusion.training.checkpoint import latest
+from dynfusion.training.checkpoint import latest, read_history
+from dynfusion.training.loop import Record
 from dynfusion.training.run_folder import claim, finish, finished
 
 
@@ -43,16 +45,24 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     if finished(storage):
         watch.say(f"run {storage.address} is already finished")
         return folder
-    with latest(storage, watch.say):  # what no worker could continue from is refused before there are any
-        pass
+    with latest(storage, watch.say) as last:  # what no worker could continue from is refused before there are any
+        history = read_history(last[1]) if last else []
     resources = _resources(settings)
     wait_for([resources] * settings.cluster.workers[0], deadline_seconds=settings.cluster.start_deadline_seconds)
-    with watched_board(watch) as board:
+    with tracker(storage, settings.tracking, history) as tracked, watched_board(_both(watch, tracked)) as board:
         _fit(make_trainer(settings, folder, board))
     with latest(storage, watch.say) as last:
         assert last is not None
         finish(storage, last[1], settings.model_dump(mode="json"), dataset)
     return folder
+
+
+def _both(watch: Watch, tracked: Tracker) -> Watch:
+    def record(made: Record) -> None:
+        watch.record(made)
+        tracked.record(made)
+
+    return Watch(record, watch.say)
 
 
 def make_trainer(settings: RunSettings, folder: str, board: Any) -> TorchTrainer:

@@ -5,6 +5,7 @@ last whole checkpoint --> engine, history --> training.loop --> records to the b
                                  checkpoints to the run's folder, uploaded behind the training's back
 """
 
+import resource
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,6 +76,7 @@ class Run:
 
     def record(self, made: Record) -> None:
         """Keep and show a record; called on all ranks. A node that is about to be taken away means: save now."""
+        made = {**made, "memory_bytes": memory_bytes(self.engine.device)}
         self.history.append(made)
         self.voice.record(made)
         if ray.train.get_preemption_info() is not None and not self.saved_for_preemption:
@@ -103,6 +105,13 @@ class Run:
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             checkpoint_upload_fn=uploader(self.storage),
         )
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The most memory that this process had so far, on its GPU if it has one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def uploader(storage: Storage) -> Callable[[Checkpoint, str], Checkpoint]:

@@ -33,11 +33,11 @@ class S3Storage:
         self.store.write_bytes(path, content)
 
     def put(self, folder: Path, path: str, *, last: str) -> None:
-        files = in_order(folder, last)
+        files, below_path = in_order(folder, last), f"{path}/" if path else ""
         first = [file for file in files if not file.match(last)]
         with ThreadPoolExecutor(_TRANSFERS) as pool:
             for part in (first, files[len(first) :]):
-                list(pool.map(lambda file: self.store.write(f"{path}/{file.relative_to(folder)}", file), part))
+                list(pool.map(lambda file: self.store.write(f"{below_path}{file.relative_to(folder)}", file), part))
 
     def remove(self, path: str) -> None:
         for name in self.store.find(path):

@@ -68,5 +68,5 @@ def run(
 
 def untimed(history: list[Record]) -> list[Record]:
     """The records without what a clock measured."""
-    timings = ("rows_per_second", "step_seconds", "wait_share")
+    timings = ("rows_per_second", "step_seconds", "wait_share", "memory_bytes")
     return [{name: value for name, value in record.items() if name not in timings} for record in history]
