@@ -11,8 +11,7 @@ from typing import Any
 
 import ray
 
-from dynfusion.training.loop import NotFiniteError, Record
-
+Record = dict[str, Any]
 _POLL_SECONDS = 0.3
 
 
@@ -70,7 +69,7 @@ class Voice:
 def watched_board(watch: Watch) -> Iterator[Any]:
     """A new board for workers to post on; what they say reaches `watch` during the `with`.
 
-    Raises NotFiniteError at its end when a worker said that the run failed for good.
+    Raises ValueError at its end when a worker said what ended the run for good.
     """
     board = ray.remote(num_cpus=0)(Board).remote()
     done = threading.Event()
@@ -89,7 +88,7 @@ def watched_board(watch: Watch) -> Iterator[Any]:
         _take(board, watch)
     failure = ray.get(board.failed.remote())
     if failure is not None:
-        raise NotFiniteError(failure)
+        raise ValueError(failure)
 
 
 def _take(board: Any, watch: Watch) -> None:
