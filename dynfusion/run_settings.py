@@ -10,6 +10,7 @@ from dynfusion.fusion.masking import MaskingSettings
 from dynfusion.fusion.model import ModelSettings
 from dynfusion.settings import Settings, build, fingerprint, parse_overrides, read_toml
 from dynfusion.training.config import ClusterSettings, DataSettings, EngineSettings, TrackingSettings, TrainSettings
+from dynfusion.training.run_folder import Identity
 
 
 class RunSettings(Settings):
@@ -35,17 +36,21 @@ def read_run(path: str | Path, overrides: Iterable[str] = ()) -> RunSettings:
     return build(RunSettings, name, read_toml(path), parse_overrides(overrides))
 
 
-def identity(settings: RunSettings) -> str:
-    """The fingerprint of what decides a run's global batches and steps.
+def identity(settings: RunSettings, data_fingerprint: str) -> Identity:
+    """What decides a run's global batches and steps.
 
     Not where it is kept, how often it is watched and saved, how it is evaluated, nor how many workers share it: with
     another number of them the same global batches follow, and the weights differ by rounding.
     """
-    unseen = {"keep_checkpoints": 1, "log_every_steps": 1, "checkpoint_every_steps": 1}
-    train = settings.train.model_copy(update=unseen)
+    return Identity(_fingerprint(settings), _fingerprint(settings, epochs=1), data_fingerprint)
+
+
+def _fingerprint(settings: RunSettings, **train: int) -> str:
+    unseen = {**train, "keep_checkpoints": 1, "log_every_steps": 1, "checkpoint_every_steps": 1}
+    changed = settings.train.model_copy(update=unseen)
     decisive = {
-        "data": DataSettings(uri="-", group_rows=settings.data.group_rows),
-        "train": train,
+        "data": DataSettings(uri="-", group_rows=settings.data.group_rows, weights=settings.data.weights),
+        "train": changed,
         "cluster": ClusterSettings(),
         "tracking": TrackingSettings(),
         "evaluation": EvaluationSettings(),

@@ -94,9 +94,12 @@ def test_the_identity_of_a_run_ignores_where_it_is_kept_but_not_what_it_does() -
         "cluster.workers=1",
         "train.log_every_steps=3",
     ):
-        assert identity(read_run(DEMO, [same])) == identity(run), same
+        assert identity(read_run(DEMO, [same]), "data") == identity(run, "data"), same
     for other in ("loss.alignment=0.3", "train.seed=1", "engine.kind=torch", "masking.end=0.5"):
-        assert identity(read_run(DEMO, [other])) != identity(run), other
+        assert identity(read_run(DEMO, [other]), "data") != identity(run, "data"), other
+    longer = identity(read_run(DEMO, ["train.epochs=1000"]), "data")
+    assert longer.run != identity(run, "data").run
+    assert longer.run_but_epochs == identity(run, "data").run_but_epochs
 
 
 def test_every_setting_of_the_tree_says_what_it_is() -> None:

@@ -14,21 +14,22 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from dynfusion.edges.datasets import open_dataset
+from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_engine import configuration
 from dynfusion.edges.object_store import filesystem
 from dynfusion.edges.ray_board import Watch, watched_board
 from dynfusion.edges.ray_cluster import wait_for
 from dynfusion.edges.ray_worker import run_worker
 from dynfusion.edges.s3_address import is_s3, parse_s3
-from dynfusion.edges.s3_storage import below, open_storage
+from dynfusion.edges.s3_storage import below, load_model, open_storage
 from dynfusion.edges.tracking import Tracker, tracker
 from dynfusion.run_settings import RunSettings, identity
-from dynfusion.store.manifest import Manifest, local_folder
-from dynfusion.training.assemble import check_shares, make_order
+from dynfusion.store.manifest import local_folder
+from dynfusion.training.assemble import check_shares, make_mixture, make_objective, start_from
 from dynfusion.training.checkpoint import latest, read_history
 from dynfusion.training.loop import Record
 from dynfusion.training.run_folder import claim, finish, finished
+from dynfusion.training.sources import Sources
 
 
 def train_on_ray(settings: RunSettings, watch: Watch) -> str:
@@ -37,12 +38,12 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     Raises ValueError for settings, data or a run folder that do not fit, and for training that left finite numbers.
     """
     settings = _with_absolute_paths(settings)
-    dataset = open_dataset(settings.data.uri, cache=settings.data)
-    _check(settings, dataset.manifest)
+    sources = open_sources(settings.data)
+    _check(settings, sources)
     folder = below(settings.cluster.storage, settings.cluster.name)
     storage = open_storage(folder)
-    claim(storage, settings.model_dump(mode="json"), identity(settings), dataset.manifest.fingerprint)
-    if finished(storage):
+    claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint))
+    if finished(storage, settings.train.epochs):
         watch.say(f"run {storage.address} is already finished")
         return folder
     with latest(storage, watch.say) as last:  # what no worker could continue from is refused before there are any
@@ -53,7 +54,7 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
         _fit(make_trainer(settings, folder, board))
     with latest(storage, watch.say) as last:
         assert last is not None
-        finish(storage, last[1], settings.model_dump(mode="json"), dataset)
+        finish(storage, last[1], settings.model_dump(mode="json"), sources)
     return folder
 
 
@@ -115,11 +116,14 @@ def _where_ray_keeps_it(storage: str) -> tuple[str, Any]:
     return filesystem(parse_s3(storage)) if is_s3(storage) else (storage, None)
 
 
-def _check(settings: RunSettings, manifest: Manifest) -> None:
+def _check(settings: RunSettings, sources: Sources) -> None:
     """Everything that workers would refuse, refused before there are any and before the run's folder is touched."""
-    order = make_order(manifest, settings.data, settings.train)
-    for workers in settings.cluster.workers:
-        check_shares(order, settings.train, workers)
+    for order in make_mixture(sources, settings.data, settings.train).orders:
+        for workers in settings.cluster.workers:
+            check_shares(order, settings.train, workers)
+    if settings.train.init is not None:
+        built = make_objective(sources.modalities, settings.model, settings.loss, seed=settings.train.seed).network
+        start_from(built, load_model(settings.train.init).network, settings.train.init)
     if settings.engine.kind == "deepspeed":
         configuration(settings.train, settings.engine)
 
@@ -131,12 +135,15 @@ def _resources(settings: RunSettings) -> dict[str, float]:
 
 def _with_absolute_paths(settings: RunSettings) -> RunSettings:
     """Workers run in a folder of their own, so paths leave the driver absolute."""
-    data = settings.data
-    if not is_s3(data.uri):
-        data = data.model_copy(update={"uri": str(local_folder(data.uri).absolute())})
+    uris = tuple(_absolute(uri) for uri in settings.data.uris)
+    data = settings.data.model_copy(update={"uri": uris[0] if len(uris) == 1 else uris})
     if data.cache_dir is not None:
         data = data.model_copy(update={"cache_dir": str(Path(data.cache_dir).expanduser().absolute())})
-    cluster = settings.cluster
-    if not is_s3(cluster.storage):
-        cluster = cluster.model_copy(update={"storage": str(local_folder(cluster.storage).absolute())})
-    return settings.model_copy(update={"data": data, "cluster": cluster})
+    cluster = settings.cluster.model_copy(update={"storage": _absolute(settings.cluster.storage)})
+    init = settings.train.init
+    train = settings.train.model_copy(update={"init": None if init is None else _absolute(init)})
+    return settings.model_copy(update={"data": data, "cluster": cluster, "train": train})
+
+
+def _absolute(uri: str) -> str:
+    return uri if is_s3(uri) else str(local_folder(uri).absolute())

@@ -18,15 +18,16 @@ import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.collective import broadcast_from_rank_zero
 
-from dynfusion.edges.datasets import open_dataset
+from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_engine import DeepSpeedEngine
 from dynfusion.edges.ray_board import Voice
-from dynfusion.edges.s3_storage import open_storage
+from dynfusion.edges.s3_storage import load_model, open_storage
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.run_settings import RunSettings, identity
 from dynfusion.settings import build
 from dynfusion.store.feed import Feed
-from dynfusion.training.assemble import make_objective, make_order, make_plan, position_of
+from dynfusion.store.order import Position
+from dynfusion.training.assemble import make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import (
     LISTS,
     State,
@@ -38,6 +39,8 @@ from dynfusion.training.checkpoint import (
 )
 from dynfusion.training.engine import Engine, TorchEngine
 from dynfusion.training.loop import NotFiniteError, Plan, Record, train
+from dynfusion.training.mixture import MixedFeed
+from dynfusion.training.run_folder import Identity
 from dynfusion.training.storage import Storage
 
 
@@ -46,7 +49,7 @@ class Run:
     """What one rank of a run has in hand between two steps."""
 
     settings: RunSettings
-    data_fingerprint: str
+    identity: Identity
     storage: Storage
     engine: Engine
     objective: FusionObjective
@@ -91,8 +94,8 @@ class Run:
         self.saved = step
         state = State(
             step=step,
-            run_fingerprint=identity(self.settings),
-            data_fingerprint=self.data_fingerprint,
+            run_fingerprint=self.identity.run,
+            data_fingerprint=self.identity.data,
             world_size=self.engine.world_size,
             generator=torch.get_rng_state().tolist(),
         )
@@ -128,26 +131,31 @@ def uploader(storage: Storage) -> Callable[[Checkpoint, str], Checkpoint]:
 def run_worker(config: dict[str, Any]) -> None:
     """One rank of a training run, from its last whole checkpoint if there is one."""
     settings = build(RunSettings, config["settings"])
-    processes = ray.train.get_context().get_local_world_size()
-    dataset = open_dataset(settings.data.uri, cache=settings.data, processes=processes)
-    order = make_order(dataset.manifest, settings.data, settings.train)
-    plan = make_plan(order, settings.train, settings.masking)
-    objective = make_objective(dataset.manifest, settings.model, settings.loss, seed=settings.train.seed)
+    sources = open_sources(settings.data, processes=ray.train.get_context().get_local_world_size())
+    mixture = make_mixture(sources, settings.data, settings.train)
+    plan = make_plan(mixture, settings.train, settings.masking)
+    objective = make_objective(sources.modalities, settings.model, settings.loss, seed=settings.train.seed)
+    if settings.train.init is not None:
+        start_from(objective.network, load_model(settings.train.init).network, settings.train.init)
     engine = make_engine(objective, settings)
     voice = Voice(config["board"], quiet=engine.rank != 0)
     storage = open_storage(config["folder"])
-    run = Run(settings, dataset.manifest.fingerprint, storage, engine, objective, voice)
+    run = Run(settings, identity(settings, sources.fingerprint), storage, engine, objective, voice)
     run.resume()
-    voice.say(_opening(settings, engine.world_size, order.num_groups, plan, run.start))
-    feed = Feed(
-        dataset,
-        order,
-        rank=engine.rank,
-        world_size=engine.world_size,
-        start=position_of(plan, run.start),
-        settings=settings.data.feed,
-        device=engine.device,
-    )
+    voice.say(_opening(settings, engine.world_size, mixture.num_groups, plan, run.start))
+
+    def open_feed(source: int, start: Position) -> Feed:
+        return Feed(
+            sources.datasets[source],
+            mixture.orders[source],
+            rank=engine.rank,
+            world_size=engine.world_size,
+            start=start,
+            settings=settings.data.feed.shared_by(len(mixture.orders)),
+            device=engine.device,
+        )
+
+    feed = MixedFeed(mixture, run.start, open_feed)
     try:
         train(objective, engine, feed, plan=plan, start_step=run.start, record=run.record, checkpoint=run.save)
     except NotFiniteError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dynfusion.edges.object_store import ObjectStore
 from dynfusion.edges.s3_address import is_s3, parse_s3
+from dynfusion.fusion.api import FusionModel
 from dynfusion.training.storage import LocalStorage, Storage, in_order
 
 _TRANSFERS = 8
@@ -65,3 +66,9 @@ def below(uri: str, name: str) -> str:
     """The address of a folder below another's; what follows a `?` stays behind it."""
     folder, question, query = uri.partition("?")
     return f"{folder.rstrip('/')}/{name}{question}{query}"
+
+
+def load_model(uri: str) -> FusionModel:
+    """The model in a folder, wherever it lies. Raises ValueError when there is none."""
+    with open_storage(uri).local("") as folder:
+        return FusionModel.load(folder)

@@ -10,9 +10,14 @@ from dynfusion.store.origin import CacheSettings
 
 
 class DataSettings(CacheSettings):
-    """Which packed data set is read, and how; a remote one through `cache_dir`."""
+    """Which packed data sets are read, and how; remote ones through `cache_dir`."""
 
-    uri: str = Field(description="folder or s3:// address of the packed data set")
+    uri: str | tuple[str, ...] = Field(
+        min_length=1, description="folder or s3:// address of the packed data set, or a list of several"
+    )
+    weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="how often an epoch passes over each of several data sets; once by default"
+    )
     group_rows: int | None = Field(
         None,
         ge=2,
@@ -20,11 +25,19 @@ class DataSettings(CacheSettings):
     )
     feed: FeedSettings = FeedSettings()
 
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """The addresses, also of a single one."""
+        return (self.uri,) if isinstance(self.uri, str) else self.uri
+
 
 class TrainSettings(Settings):
     """The optimisation. Steps are optimizer steps; a step sees one global batch."""
 
-    epochs: int = Field(10, ge=1, description="passes over the data set")
+    epochs: int = Field(10, ge=1, description="passes over the data; raise it to go on with a finished run")
+    init: str | None = Field(
+        None, description="folder of a trained model that the run starts from, with the statistics it was trained with"
+    )
     global_batch_rows: int = Field(4096, ge=2, description="molecules per step, over all workers")
     accumulation: int = Field(1, ge=1, description="micro-batches per step and worker")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")

@@ -114,7 +114,7 @@ def to_batch(fed: FeedBatch, plan: Plan, step: int) -> Batch:
         fed.present,
         fed.row_ids,
         seed=plan.train.seed,
-        epoch=step // plan.steps_per_epoch,
+        epoch=fed.position.epoch,
         rate=hidden_rate(plan.masking, progress),
         subsets=subset_share(plan.masking, progress),
     )

@@ -36,6 +36,16 @@ class Mixture:
     def steps_per_epoch(self) -> int:
         return sum(self.shares)
 
+    @property
+    def rows_per_group(self) -> int:
+        """Rows of a contrast group, the same in every data set."""
+        return self.orders[0].rows_per_group
+
+    @property
+    def num_groups(self) -> int:
+        """Contrast groups of the global batch with the fewest."""
+        return min(order.num_groups for order in self.orders)
+
     def at(self, step: int) -> tuple[int, Position]:
         """(number of the data set that step `step` of the run reads, where it stands then)."""
         within = step % self.steps_per_epoch
@@ -81,8 +91,3 @@ class MixedFeed:
     def close(self) -> None:
         for feed in self.feeds:
             feed.close()
-
-
-def one(order: Order) -> Mixture:
-    """A single data set, passed over once an epoch."""
-    return Mixture((order,), (1.0,))

@@ -11,53 +11,73 @@ import json
 import platform
 import shutil
 import tempfile
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dynfusion.store.dataset import Dataset
 from dynfusion.store.whole import written_whole
 from dynfusion.training.checkpoint import MODEL, problem, read_history, read_state
-from dynfusion.training.storage import Storage, exists
+from dynfusion.training.sources import Sources
+from dynfusion.training.storage import Storage
 
 RUN = "run.json"
 TRAINING = "training.json"
 LIBRARIES = ("dynfusion", "torch", "deepspeed", "ray", "numpy", "pyarrow", "scikit-learn")
 
 
-def claim(storage: Storage, settings: dict[str, Any], run_fingerprint: str, data_fingerprint: str) -> None:
-    """Make the folder this run's, or check that it already is.
+@dataclass(frozen=True)
+class Identity:
+    """Fingerprints of a run: of the settings that decide its steps, of the same but for the epochs, of the data."""
+
+    run: str
+    run_but_epochs: str
+    data: str
+
+
+def claim(storage: Storage, settings: dict[str, Any], mine: Identity) -> None:
+    """Make the folder this run's, or check that it already is. A finished run may be claimed with more epochs.
 
     Raises ValueError when it belongs to a run with other settings or other data, naming what differs.
     """
-    mine = {"run_fingerprint": run_fingerprint, "data_fingerprint": data_fingerprint, "settings": settings}
+    content = as_json({"identity": asdict(mine), "settings": settings})
     try:
-        theirs = json.loads(storage.read(RUN))
+        record = json.loads(storage.read(RUN))
     except FileNotFoundError:
-        storage.write(RUN, as_json(mine))
+        storage.write(RUN, content)
         return
-    if theirs["data_fingerprint"] != data_fingerprint:
+    theirs, before = Identity(**record["identity"]), record["settings"]
+    if theirs.data != mine.data:
         raise ValueError(
-            f"run folder {storage.address}: belongs to a run on other data, fingerprint {theirs['data_fingerprint']}, "
-            f"found {data_fingerprint}; choose another cluster.name or remove the folder"
+            f"run folder {storage.address}: belongs to a run on other data, fingerprint {theirs.data}, found "
+            f"{mine.data}; choose another cluster.name or remove the folder"
         )
-    if theirs["run_fingerprint"] != run_fingerprint:
-        raise ValueError(
-            f"run folder {storage.address}: belongs to a run with other settings, "
-            f"{_difference(theirs['settings'], settings)}; choose another cluster.name or remove the folder"
-        )
+    if theirs.run == mine.run:
+        return
+    epochs, wanted = before["train"]["epochs"], settings["train"]["epochs"]
+    if theirs.run_but_epochs == mine.run_but_epochs and wanted > epochs and finished(storage, epochs):
+        storage.write(RUN, content)
+        return
+    raise ValueError(
+        f"run folder {storage.address}: belongs to a run with other settings, {_difference(before, settings)}; "
+        "choose another cluster.name or remove the folder (only a finished run goes on when train.epochs is raised)"
+    )
 
 
-def finished(storage: Storage) -> bool:
-    """Whether the run has left its model."""
-    return exists(storage, f"{MODEL}/{TRAINING}")
+def finished(storage: Storage, epochs: int) -> bool:
+    """Whether the run has left the model of so many epochs."""
+    try:
+        training = json.loads(storage.read(f"{MODEL}/{TRAINING}"))
+    except FileNotFoundError:
+        return False
+    return training["settings"]["train"]["epochs"] >= epochs
 
 
-def finish(storage: Storage, checkpoint: Path, settings: dict[str, Any], dataset: Dataset) -> None:
+def finish(storage: Storage, checkpoint: Path, settings: dict[str, Any], sources: Sources) -> None:
     """Leave `model/` from the chosen checkpoint; a reader finds it whole or without its training.json."""
     state = read_state(checkpoint)
     training = {
-        "data": {"uri": str(dataset.uri), "fingerprint": dataset.manifest.fingerprint, "rows": dataset.manifest.rows},
+        "data": {"uri": settings["data"]["uri"], "fingerprint": sources.fingerprint, "rows": sources.rows},
         "settings": settings,
         "steps": state.step,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},

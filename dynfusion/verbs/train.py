@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from dynfusion.edges.datasets import open_dataset
+from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.ray_board import Watch
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_train import train_on_ray
 from dynfusion.edges.s3_storage import below
 from dynfusion.run_settings import RunSettings, read_run
-from dynfusion.training.assemble import make_order, make_plan
+from dynfusion.training.assemble import make_mixture, make_plan
 from dynfusion.training.checkpoint import MODEL
 from dynfusion.verbs.display import console, progress, training_line
 
@@ -27,8 +27,8 @@ def train(run: str | Path, overrides: Iterable[str] = (), *, debug: bool = False
 def train_settings(settings: RunSettings, *, debug: bool = False) -> str:
     """The same from a settings tree."""
     started = time.monotonic()
-    manifest = open_dataset(settings.data.uri).manifest
-    plan = make_plan(make_order(manifest, settings.data, settings.train), settings.train, settings.masking)
+    mixture = make_mixture(open_sources(settings.data), settings.data, settings.train)
+    plan = make_plan(mixture, settings.train, settings.masking)
     cpus = math.ceil(settings.cluster.workers[1] * settings.cluster.cpus_per_worker)
     with cluster(cpus=cpus, debug=debug), progress(f"train {settings.cluster.name}", lines=False) as advance:
 

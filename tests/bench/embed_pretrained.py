@@ -2,9 +2,9 @@
 
     python -m tests.bench.embed_pretrained ENCODERS MOLECULES OUT [--molecules 200000]
 
-ENCODERS holds `embed.py` with `load(name).embed(list of SMILES) -> float32 [molecules, dim]`, zeros where it failed, for
-smiles, selfies and graph. MOLECULES is a text of SMILES, one a line, .gz or not, drawn from at random but always alike;
-or a folder of train.csv, valid.csv and test.csv, taken whole. OUT gets a folder for each encoder and table.csv.
+ENCODERS holds `embed.py` with `load(name).embed(list of SMILES) -> float32 [molecules, dim]`, zeros where it failed,
+for smiles, selfies and graph. MOLECULES is a text of SMILES, one a line, .gz or not, drawn from in a fixed random
+order; or a folder of train.csv, valid.csv and test.csv, taken whole. OUT gets a folder for each encoder and table.csv.
 """
 
 import argparse

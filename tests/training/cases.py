@@ -39,7 +39,7 @@ def run(
     data = DataSettings(uri=dataset.uri)
     order = make_order(dataset.manifest, data, settings)
     plan = make_plan(order, settings, MASKING)
-    objective = make_objective(dataset.manifest, MODEL, LossSettings(), seed=settings.seed)
+    objective = make_objective(dataset.manifest.modalities, MODEL, LossSettings(), seed=settings.seed)
     objective = objective.double() if double else objective
     engine = make_engine(objective, settings, EngineSettings(), torch.device("cpu"))
     start, history = 0, []
