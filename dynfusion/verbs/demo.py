@@ -25,7 +25,8 @@ from dynfusion.encoders.folder import copy_without, read_folder
 from dynfusion.encoders.molecules import Molecules
 from dynfusion.run_settings import RunSettings, read_run
 from dynfusion.store.manifest import Manifest
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.reasons import Reason
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.evaluate import evaluate_model

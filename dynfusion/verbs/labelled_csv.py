@@ -9,7 +9,8 @@ from dynfusion.encoders.embed import ENCODERS, embed
 from dynfusion.encoders.folder import read_folder
 from dynfusion.encoders.molecule_table import read_molecules
 from dynfusion.encoders.molecules import Molecules
-from dynfusion.store.pack import PackInputs, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs
 from dynfusion.verbs.display import console, progress
 
 BINARY = ({"0", "1"}, {"0.0", "1.0"})

@@ -8,9 +8,10 @@ from dynfusion.edges.datasets import pack_to_store
 from dynfusion.edges.object_store import ANYWHERE
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.settings import build
-from dynfusion.store import pack as packing
 from dynfusion.store.extend import extend as extend_dataset
 from dynfusion.store.manifest import Manifest, read_manifest
+from dynfusion.store.pack import pack as pack_dataset
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.verbs.display import progress
 
@@ -34,10 +35,10 @@ def pack(
     Raises ValueError for a text that is not NAME=URI, a name given twice, a setting unknown or out of range, neither or
     both of `out` and `extend`, and whatever the store refuses.
     """
-    checked = build(packing.PackSettings, settings)
+    checked = build(PackSettings, settings)
     if (out is None) == (extend is None):
         raise ValueError("pack: give either --out for a new data set or --extend for one that is there")
-    inputs = packing.PackInputs(
+    inputs = PackInputs(
         modalities=parse_modalities(modalities),
         table=table,
         id_column=id_column,
@@ -55,7 +56,7 @@ def pack(
             address = str(out)
 
             def pack_at(folder: str | Path) -> Manifest:
-                return packing.pack(
+                return pack_dataset(
                     inputs, out=folder, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
                 )
 

@@ -20,7 +20,7 @@ from dynfusion.store.foresight import least_blocks
 from dynfusion.store.manifest import with_fingerprint, write_manifest
 from dynfusion.store.order import Order, Position
 from dynfusion.store.origin import CacheSettings, Remote
-from dynfusion.store.pack import PackSettings
+from dynfusion.store.pack_inputs import PackSettings
 from tests.edges.remote_readers import epoch_digest, read_all, read_rank
 from tests.s3 import FAULTS, FaultProxy, make_bucket
 from tests.store.sources import packed

@@ -12,7 +12,7 @@ import torch
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.feed import Feed, FeedSettings
 from dynfusion.store.order import Order, Position
-from dynfusion.store.pack import PackSettings
+from dynfusion.store.pack_inputs import PackSettings
 from tests.store.sources import packed
 
 
