@@ -59,8 +59,14 @@ def extend(
     record = json.dumps(content, indent=1) + "\n"
     number = _number(whole.folder, record, files)
     address = f"{whole.folder}/{_manifest_name(number)}"
-    if _is_made(whole.folder, number, record, files) or _is_made(str(target), number, record, LOCAL):
+    if _is_made(whole.folder, number, record, files):
+        if out is not None:
+            shutil.rmtree(out, ignore_errors=True)  # what an earlier run left there is not needed
         return address
+    if out is not None:
+        if _is_made(str(out), number, record, LOCAL):
+            return address
+        (out / _manifest_name(number)).unlink(missing_ok=True)  # it was made of other inputs and never taken away
     sources, table = open_inputs(inputs, files)
     _check_sources(whole.manifest, sources, str(base))
     with work_folder(target / f".manifest-{number}.partial", record) as folder:
@@ -133,7 +139,6 @@ def _check_sources(old: Manifest, sources: Sequence[Source], base: str) -> None:
 
 def _move(made: Path, folder: Path, manifest: Manifest, number: int) -> None:
     """Put the new files where they belong; called again after a kill, it moves what is left."""
-    (folder / _manifest_name(number)).unlink(missing_ok=True)  # of other inputs, in a folder that was never uploaded
     for file in manifest.files:
         if (made / file.path).is_file():
             os.replace(made / file.path, folder / file.path)
