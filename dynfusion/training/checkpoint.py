@@ -31,7 +31,6 @@ LOSSES = "losses.safetensors"
 NETWORK_PREFIX = "network."
 STATE = "state.json"
 HISTORY = "history.jsonl"
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,5 @@ def _list_name(rank: int, world_size: int) -> str:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
