@@ -11,8 +11,8 @@ _PUBLIC = {
     "Dataset": "dynfusion.store.dataset",
     "open_dataset": "dynfusion.edges.datasets",
     "pack": "dynfusion.store.pack",
-    "PackInputs": "dynfusion.store.pack",
-    "PackSettings": "dynfusion.store.pack",
+    "PackInputs": "dynfusion.store.pack_inputs",
+    "PackSettings": "dynfusion.store.pack_inputs",
     "RunSettings": "dynfusion.run_settings",
     "read_run": "dynfusion.run_settings",
 }

@@ -92,70 +92,69 @@ def embed(
     )
 
 
+Modalities = Annotated[
+    list[str],
+    typer.Option(
+        "--modality",
+        metavar="NAME=URI",
+        help="A folder of `embed`, .npy, .npz, Parquet, Arrow or CSV files, a folder or 'pattern*' of them; "
+        "repeatable.",
+    ),
+]
+PackOut = Annotated[str | None, typer.Option("--out", metavar="URI", help="Folder of the packed data set.")]
+Extend = Annotated[
+    str | None,
+    typer.Option("--extend", metavar="URI", help="Instead of --out: add to this data set, under a new manifest."),
+]
+Table = Annotated[Path | None, typer.Option("--table", help="CSV or Parquet with ids, SMILES, labels, split.")]
+IdColumn = Annotated[str, typer.Option("--id-column", help="The table's column of ids.")]
+Labels = Annotated[str | None, typer.Option("--labels", metavar="A,B", help="The table's label columns.")]
+SplitColumn = Annotated[str | None, typer.Option("--split-column", help="The table's column of train, valid, test.")]
+OnBad = Annotated[
+    str, typer.Option("--on-bad", help="error or absent: what a value that is not finite or too large becomes.")
+]
+OnDuplicate = Annotated[
+    str, typer.Option("--on-duplicate", help="error, first or last: which row of an id given twice counts.")
+]
+ZeroRows = Annotated[str, typer.Option("--zero-rows", help="keep or absent: what a row of zeros means.")]
+Holdout = Annotated[float, typer.Option("--holdout", help="Share of molecules kept out of training and statistics.")]
+PackSeed = Annotated[int, typer.Option("--seed", help="Of the shuffle.")]
+BinaryDtype = Annotated[
+    str, typer.Option("--binary-dtype", help="Numbers in columns of bytes: float16, float32, float64, bfloat16.")
+]
+MemoryGb = Annotated[float, typer.Option("--memory-gb", help="Memory of a process, whatever the input.")]
+PackWorkers = Annotated[
+    int | None, typer.Option("--workers", help="Ray workers; by default threads, or Ray where RAY_ADDRESS is set.")
+]
+
+
 @app.command(epilog="Example: dynfusion pack --modality morgan=morgan/ --modality selfies=vectors.parquet --out packed")
 def pack(
-    modality: Annotated[
-        list[str],
-        typer.Option(
-            "--modality",
-            metavar="NAME=URI",
-            help="A folder of `embed`, .npy, .npz, Parquet, Arrow or CSV files, a folder or 'pattern*' of them; "
-            "repeatable.",
-        ),
-    ],
-    out: Annotated[str | None, typer.Option("--out", metavar="URI", help="Folder of the packed data set.")] = None,
-    extend: Annotated[
-        str | None,
-        typer.Option("--extend", metavar="URI", help="Instead of --out: add to this data set, under a new manifest."),
-    ] = None,
-    table: Annotated[
-        Path | None, typer.Option("--table", help="CSV or Parquet with ids, SMILES, labels, split.")
-    ] = None,
-    id_column: Annotated[str, typer.Option("--id-column", help="The table's column of ids.")] = "id",
-    labels: Annotated[str | None, typer.Option("--labels", metavar="A,B", help="The table's label columns.")] = None,
-    split_column: Annotated[
-        str | None, typer.Option("--split-column", help="The table's column of train, valid, test.")
-    ] = None,
-    on_bad: Annotated[
-        str, typer.Option("--on-bad", help="error or absent: what a value that is not finite or too large becomes.")
-    ] = "error",
-    on_duplicate: Annotated[
-        str, typer.Option("--on-duplicate", help="error, first or last: which row of an id given twice counts.")
-    ] = "error",
-    zero_rows: Annotated[str, typer.Option("--zero-rows", help="keep or absent: what a row of zeros means.")] = "keep",
-    holdout: Annotated[
-        float, typer.Option("--holdout", help="Share of molecules kept out of training and statistics.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the shuffle.")] = 0,
-    binary_dtype: Annotated[
-        str, typer.Option("--binary-dtype", help="Numbers in columns of bytes: float16, float32, float64, bfloat16.")
-    ] = "float16",
-    memory_gb: Annotated[float, typer.Option("--memory-gb", help="Memory of a process, whatever the input.")] = 2.0,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Ray workers; by default threads, or Ray where RAY_ADDRESS is set.")
-    ] = None,
+    modality: Modalities,
+    out: PackOut = None,
+    extend: Extend = None,
+    table: Table = None,
+    id_column: IdColumn = "id",
+    labels: Labels = None,
+    split_column: SplitColumn = None,
+    on_bad: OnBad = "error",
+    on_duplicate: OnDuplicate = "error",
+    zero_rows: ZeroRows = "keep",
+    holdout: Holdout = 0.0,
+    seed: PackSeed = 0,
+    binary_dtype: BinaryDtype = "float16",
+    memory_gb: MemoryGb = 2.0,
+    workers: PackWorkers = None,
 ) -> None:
     """Join embeddings by id and write one shuffled, checksummed data set. The same command continues a killed one."""
-    on_ray: dict[str, Any] = {"workers": workers, "debug": DEBUG.get()}
-    verb = "pack_on_ray" if workers is not None or "RAY_ADDRESS" in os.environ else "pack"
-    _call(
-        verb,
-        **(on_ray if verb == "pack_on_ray" else {}),
-        modalities=modality,
-        extend=extend,
-        on_duplicate=on_duplicate,
-        binary_dtype=binary_dtype,
-        memory_bytes=round(memory_gb * (1 << 30)),
-        table=table,
-        id_column=id_column,
-        labels=labels.split(",") if labels else [],
-        split_column=split_column,
-        out=out,
-        on_bad=on_bad,
-        zero_rows=zero_rows,
-        holdout=holdout,
-        seed=seed,
-    )
+    inputs = {"modalities": modality, "table": table, "id_column": id_column, "split_column": split_column}
+    inputs |= {"labels": labels.split(",") if labels else [], "binary_dtype": binary_dtype}
+    rules = {"on_bad": on_bad, "on_duplicate": on_duplicate, "zero_rows": zero_rows, "holdout": holdout, "seed": seed}
+    options = {**inputs, **rules, "memory_bytes": round(memory_gb * (1 << 30)), "out": out, "extend": extend}
+    if workers is None and "RAY_ADDRESS" not in os.environ:
+        _call("pack", **options)
+    else:
+        _call("pack_on_ray", workers=workers, debug=DEBUG.get(), **options)
 
 
 @app.command(epilog="Example: dynfusion inspect packed --json")

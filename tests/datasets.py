@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from dynfusion.store.dataset import Dataset, open_dataset
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 
 DIMS = {"a": 12, "b": 20, "c": 16}
 

@@ -4,17 +4,20 @@ import hashlib
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from dynfusion.edges.object_store import ObjectStore
+from dynfusion.edges.object_store import ObjectStore, reaching
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.store import dataset as local
 from dynfusion.store import verify as checking
 from dynfusion.store.blocks import parse_blocks
+from dynfusion.store.extend import inputs_name
+from dynfusion.store.files import Files
 from dynfusion.store.manifest import MANIFEST_NAME, FileSpec, Manifest, parse_manifest, read_manifest, split_address
 from dynfusion.store.origin import CONNECTIONS, CacheSettings, Remote
 from dynfusion.training.config import DataSettings
@@ -82,9 +85,7 @@ def upload(folder: Path, uri: str) -> Manifest:
         if there.fingerprint != manifest.fingerprint:
             raise TakenError(f"{uri}: already holds another data set, choose another place or remove it first")
         return there
-    with ThreadPoolExecutor(_UPLOADS) as pool:
-        list(pool.map(lambda file: store.write(file.path, folder / file.path), manifest.files))
-    store.write(MANIFEST_NAME, folder / MANIFEST_NAME)
+    _put(store, folder, (file.path for file in manifest.files), MANIFEST_NAME)
     return manifest
 
 
@@ -95,8 +96,7 @@ def pack_to_store(pack_at: Callable[[Path], Manifest], uri: str) -> Manifest:
 
     Raises ValueError as `upload` and `pack` do.
     """
-    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"dynfusion-pack-{name}"
+    folder = _staging("pack", uri)
     pack_at(folder)
     try:
         manifest = upload(folder, uri)
@@ -107,9 +107,44 @@ def pack_to_store(pack_at: Callable[[Path], Manifest], uri: str) -> Manifest:
     return manifest
 
 
-def _manifest_in(store: ObjectStore) -> Manifest | None:
+def extend_in_store(extend_at: Callable[[str, Path, Files], str], uri: str) -> str:
+    """Extend the dataset at an `s3://` address; the address of the extended one comes back.
+
+    `extend_at(base, folder, files)` reads the base through `files`, writes what is new into a folder on this disk, as
+    for `pack_to_store`, and returns where it belongs. The new files go up from there, the manifest last. Two extensions
+    of one dataset at a time would write over each other's files.
+
+    Raises ValueError when there is no dataset, as `extend` does, and when the store cannot be written.
+    """
+    store, base_name = _locate(uri)
+    known = {file.path for file in open_dataset(uri).manifest.files}
+    folder = _staging("extend", uri)
+    name = split_address(extend_at(f"{store.address}/{base_name}", folder, reaching(store.address)))[1]
+    if (folder / name).is_file():
+        if _manifest_in(store, name) is not None:
+            shutil.rmtree(folder)
+            raise TakenError(f"{uri}: another extension has become its {name} meanwhile, run the same command again")
+        new = (file.path for file in read_manifest(folder / name).files if file.path not in known)
+        _put(store, folder, [*new, inputs_name(name)], name)
+        shutil.rmtree(folder)
+    parts = urlsplit(uri)
+    return parts._replace(path=f"{split_address(parts.path)[0].rstrip('/')}/{name}").geturl()
+
+
+def _staging(verb: str, uri: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"dynfusion-{verb}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
+
+
+def _put(store: ObjectStore, folder: Path, paths: Iterable[str], manifest_name: str) -> None:
+    """Upload these files of a folder, then its manifest."""
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        list(pool.map(lambda path: store.write(path, folder / path), paths))
+    store.write(manifest_name, folder / manifest_name)
+
+
+def _manifest_in(store: ObjectStore, name: str = MANIFEST_NAME) -> Manifest | None:
     try:
-        return parse_manifest(store.read(MANIFEST_NAME), f"{store.address}/{MANIFEST_NAME}")
+        return parse_manifest(store.read(name), f"{store.address}/{name}")
     except FileNotFoundError:
         return None
 
@@ -125,6 +160,9 @@ def _problem(store: ObjectStore, manifest: Manifest, file: FileSpec) -> str | No
     digest = hashlib.sha256()
     where = f"{store.address.join(file.path)}"
     try:
+        size = store.size(file.path)
+        if size != file.bytes:
+            return f"{where}: found {size} bytes, the manifest says {file.bytes}"
         for start in range(0, file.bytes, _RANGE_BYTES):
             digest.update(store.read_range(file.path, start, min(start + _RANGE_BYTES, file.bytes)))
     except FileNotFoundError:

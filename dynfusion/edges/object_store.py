@@ -5,6 +5,7 @@ serves small files, listings and uploads.
     credentials, endpoint, region: resolved once by botocore for both, and again when they have expired
 """
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -45,25 +46,32 @@ class ObjectStore:
         return self._retrying(lambda: _clients.small_files(self._reach).cat_file(where.path), where)
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of a file, exactly. Raises FileNotFoundError, or ValueError when they cannot be had."""
+        """Bytes [start, stop) of a file, exactly.
+
+        Raises FileNotFoundError, or ValueError when they cannot be had: at once when the file ends before `stop`.
+        """
         where = self.address.join(path)
+        read = self._read_by_pyarrow if self.carrier == "pyarrow" else self._read_by_s3fs
 
         def fetch() -> bytes:
-            if self.carrier == "pyarrow":
-                content = _clients.opened(self._reach, where.path).read_at(stop - start, start)
-            else:
-                content = _clients.small_files(self._reach).cat_file(where.path, start=start, end=stop)
+            content = read(where, start, stop)
             if len(content) != stop - start:
                 raise TooShortError(f"found {len(content)} bytes where {stop - start} were asked for")
             return content
 
         return self._retrying(fetch, where)
 
+    def size(self, path: str) -> int:
+        """Bytes of a file. Raises FileNotFoundError, or ValueError when they cannot be known."""
+        where = self.address.join(path)
+        return self._retrying(lambda: int(_clients.small_files(self._reach).info(where.path)["size"]), where)
+
     def write(self, path: str, source: Path) -> None:
         """Upload a file. Raises ValueError when it cannot be done."""
         where = self.address.join(path)
         self._retrying(lambda: _clients.small_files(self._reach).put_file(str(source), where.path), where)
 
+<<<<<<< HEAD
     def write_bytes(self, path: str, content: bytes) -> None:
         """Put a small file there. Raises ValueError when it cannot be done."""
         where = self.address.join(path)
@@ -79,6 +87,27 @@ class ObjectStore:
         """Delete a file. Raises ValueError when it cannot be done."""
         where = self.address.join(path)
         self._retrying(lambda: _clients.small_files(self._reach).rm_file(where.path), where)
+=======
+    def _read_by_pyarrow(self, where: S3Address, start: int, stop: int) -> bytes:
+        file = _clients.opened(self._reach, where.path)
+        if file.size() < stop:  # perhaps another file has taken its place since it was opened
+            _clients.forget(self._reach, where.path)
+            file = _clients.opened(self._reach, where.path)
+            _check_end(where, file.size(), stop)
+        return file.read_at(stop - start, start)
+
+    def _read_by_s3fs(self, where: S3Address, start: int, stop: int) -> bytes:
+        client = _clients.small_files(self._reach)
+        try:
+            content = client.cat_file(where.path, start=start, end=stop)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # among others, a range that begins behind the end
+                _check_end(where, client.info(where.path)["size"], stop)
+            raise
+        if len(content) < stop - start:
+            _check_end(where, client.info(where.path)["size"], stop)
+        return content
+>>>>>>> main
 
     @property
     def _reach(self) -> "Reach":
@@ -124,6 +153,11 @@ class Clients:
     def opened(self, reach: Reach, path: str) -> pa.NativeFile:
         """A file whose size was asked for once; reading it at a place is safe in threads."""
         return self._once(("opened", reach, path), lambda: self.carrier(reach).open_input_file(path))
+
+    def forget(self, reach: Reach, path: str) -> None:
+        """Ask for the size again when the file is next opened."""
+        with self._lock:
+            self._made.pop(("opened", reach, path), None)
 
     def carrier(self, reach: Reach) -> S3FileSystem:
         return self._once(("pyarrow", reach), lambda: _make_pyarrow(self.access(reach), reach.stall_seconds))
@@ -234,8 +268,17 @@ def _make_s3fs(access: _Access, stall_seconds: float, *, retries: int) -> s3fs.S
     return client
 
 
-def _place(uri: str) -> tuple[Any, S3Address]:
+def _check_end(where: S3Address, size: int, stop: int) -> None:
+    if size < stop:
+        raise ValueError(f"{where}: found {size} bytes, at least {stop} are expected, the file is truncated or wrong")
+
+
+def _place(folder: S3Address | None, uri: str) -> tuple[Any, S3Address]:
     address = parse_s3(uri)
+    if folder is not None and f"{address.path}/".startswith(f"{folder.path}/"):
+        return _clients.sources(
+            Reach(folder.endpoint, folder.region, folder.profile, ObjectStore.stall_seconds)
+        ), address
     if address != S3Address(address.bucket, address.key):
         raise ValueError(
             f"{address}: sources take endpoint, region and profile from AWS_ENDPOINT_URL_S3, AWS_REGION and AWS_PROFILE"
@@ -243,28 +286,34 @@ def _place(uri: str) -> tuple[Any, S3Address]:
     return _clients.sources(Reach(None, None, None, ObjectStore.stall_seconds)), address
 
 
-def _open(uri: str) -> BinaryIO:
+def _open(folder: S3Address | None, uri: str) -> BinaryIO:
     if not is_s3(uri):
         return LOCAL.open(uri)
-    client, address = _place(uri)
+    client, address = _place(folder, uri)
     return BufferedReader(client.open(address.path, "rb", block_size=_SOURCE_BYTES), 1 << 16)
 
 
-def _find(uri: str) -> list[str]:
+def _find(folder: S3Address | None, uri: str) -> list[str]:
     if not is_s3(uri):
         return LOCAL.find(uri)
-    client, address = _place(uri)
+    client, address = _place(folder, uri)
     found = client.glob(address.path) if "*" in address.path else client.find(address.path)
     return sorted(f"s3://{path}" for path in found if not client.isdir(path))
 
 
-def _version(uri: str) -> str:
+def _version(folder: S3Address | None, uri: str) -> str:
     if not is_s3(uri):
         return LOCAL.version(uri)
-    client, address = _place(uri)
+    client, address = _place(folder, uri)
     found = client.info(address.path)
     return f"{found['size']} bytes, ETag {found.get('ETag', '')}"
 
 
-ANYWHERE = Files(_open, _find, _version)
+def reaching(folder: S3Address | None) -> Files:
+    """The functions by which `pack` reads files, for local and `s3://` addresses; those below `folder` are reached by
+    the endpoint, region and profile of its address."""
+    return Files(partial(_open, folder), partial(_find, folder), partial(_version, folder))
+
+
+ANYWHERE = reaching(None)
 """The functions by which `pack` reads sources, for local and `s3://` addresses."""

@@ -13,7 +13,6 @@ import numpy as np
 
 from dynfusion.store.manifest import Manifest
 
-BLOCKS_NAME = "blocks.bin"
 BLOCK_DTYPE = np.dtype([("offset", "<u8"), ("rows", "<u4"), ("crc32", "<u4")])
 _MAGIC = b"dynfusion blocks"
 

@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Barrier
 from types import TracebackType
@@ -94,33 +95,38 @@ class Feed(Iterator[FeedBatch]):
         self.position = self._ahead = start
         self._order = order
         self._device = device
-        self._part = dataset.part_along(order, lanes, start)
-        resident = _is_resident(self._part, dataset.manifest, settings, device)
-        rows, dims = len(lanes) * order.lane_batch_rows, dataset.manifest.dims
-        count = _num_buffers(rows, dims, settings)
-        self._free = deque(make_buffer(rows, dims, device) for _ in range(count))
         self._held: deque[BatchBuffer] = deque()
         self._pending: deque[tuple[BatchBuffer, Position, Future[None]]] = deque()
-        planned = Planned(order, lanes)
         self._settling: Future[None] | None = None
-        self._source: HostGather | DeviceGather
-        if device.type == "cpu":
-            self._source = HostGather(self._part, dataset.manifest, planned)
-            self._pool: ThreadPoolExecutor | None = _start_threads(settings.threads)
-            if resident:
+        with ExitStack() as opened:
+            part = dataset.part_along(order, lanes, start)
+            opened.callback(part.close)
+            resident = _is_resident(part, dataset.manifest, settings, device)
+            rows, dims = len(lanes) * order.lane_batch_rows, dataset.manifest.dims
+            count = _num_buffers(rows, dims, settings)
+            self._free = deque(make_buffer(rows, dims, device) for _ in range(count))
+            planned = Planned(order, lanes)
+            self._source: HostGather | DeviceGather
+            if device.type == "cpu":
+                self._source = HostGather(part, dataset.manifest, planned)
+            else:
+                self._source = DeviceGather(
+                    part,
+                    dataset.manifest,
+                    planned,
+                    device=device,
+                    resident=resident,
+                    start=start,
+                    threads=settings.threads,
+                )
+                opened.callback(self._source.close)
+            self._pool: ThreadPoolExecutor | None = _start_threads(settings.threads if device.type == "cpu" else 1)
+            opened.callback(self._pool.shutdown, wait=True, cancel_futures=True)
+            opened.callback(part.close)  # before the threads are waited for: they may wait for its blocks
+            if resident and isinstance(self._source, HostGather):
                 self._settling = self._pool.submit(self._source.settle)
-        else:
-            self._source = DeviceGather(
-                self._part,
-                dataset.manifest,
-                planned,
-                device=device,
-                resident=resident,
-                start=start,
-                threads=settings.threads,
-            )
-            self._pool = _start_threads(1)
-        self._read_ahead()
+            self._read_ahead()
+            self._opened = opened.pop_all()
 
     def __next__(self) -> FeedBatch:
         """The next batch; it waits for its thread.
@@ -166,10 +172,7 @@ class Feed(Iterator[FeedBatch]):
     def close(self) -> None:
         """Stop the threads; closing twice is fine."""
         if self._pool is not None:
-            self._part.close()
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            if isinstance(self._source, DeviceGather):
-                self._source.close()
+            self._opened.close()
             self._pool = None
             self._pending.clear()
 

@@ -179,7 +179,7 @@ def _with_places(rows: pa.Table) -> pa.Table:
     return rows.append_column("place", pa.array(np.where(present, np.cumsum(present) - 1, -1).astype(np.int32)))
 
 
-def count_absent(reasons: pa.ChunkedArray) -> dict[str, int]:
+def count_absent(reasons: pa.Array | pa.ChunkedArray) -> dict[str, int]:
     """How many cells are absent, by the reason's label, in the order of the reasons."""
     by_reason = np.bincount(reasons.to_numpy(), minlength=len(Reason))
     return {

@@ -1,15 +1,10 @@
 """The three passes of a pack, each a list of jobs: read sources into buckets, join the buckets, write the shards."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from dynfusion.store.cells import OnBad, ZeroRows
-from dynfusion.store.files import Files
-from dynfusion.store.join import PLACE_PREFIX, OnDuplicate
+from dynfusion.store.join import PLACE_PREFIX
 from dynfusion.store.manifest import FileSpec
 from dynfusion.store.pack_files import (
     JoinedCounts,
@@ -21,91 +16,11 @@ from dynfusion.store.pack_files import (
     run_join,
     run_shard,
 )
-from dynfusion.store.pack_plan import Plan, group_pieces, rows_known
-from dynfusion.store.run_jobs import RunJobs
+from dynfusion.store.pack_plan import rows_known
+from dynfusion.store.pack_work import Work
 from dynfusion.store.scatter import Scattered, ScatterJob, read_scattered, scatter, shuffle_key
 from dynfusion.store.sidecar import SidecarWriter
-from dynfusion.store.source import Piece
 from dynfusion.store.sources import Source
-from dynfusion.store.table import Table
-
-WORK_NAME = "work"
-PARTS = ("train", "holdout", "dropped")
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the passes need of the settings."""
-
-    on_bad: OnBad
-    zero_rows: ZeroRows
-    on_duplicate: OnDuplicate
-    holdout: float
-    seed: int
-
-
-@dataclass
-class Count:
-    """Rows read and written so far, of how many; told to `progress` whenever it grows."""
-
-    progress: Callable[[int, int], None]
-    total: int
-    done: int = 0
-
-    def add(self, rows: int, *, expected: int) -> None:
-        """`rows` more are done, of which so many were counted in the total."""
-        self.total += rows - expected
-        self.done += rows
-        if rows:
-            self.progress(self.done, self.total)
-
-
-@dataclass(frozen=True)
-class Work:
-    """A pack under way: what goes in, how it is cut, how jobs run, and the folder in which everything is written."""
-
-    folder: Path
-    sources: Sequence[Source]
-    table: Table | None
-    rules: Rules
-    plan: Plan
-    files: Files
-    run: RunJobs
-    count: Count = field(repr=False)
-
-    @property
-    def scratch(self) -> Path:
-        return self.folder / WORK_NAME
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        return tuple(source.name for source in self.sources)
-
-    @cached_property
-    def groups(self) -> tuple[tuple[tuple[Piece, ...], ...], ...]:
-        """The pieces of each source by job; the table's come last, none without a table."""
-        given = [source.pieces for source in self.sources] + [self.table.pieces if self.table else ()]
-        return tuple(group_pieces(pieces) for pieces in given)
-
-    @cached_property
-    def scattered(self) -> tuple[tuple[Path, ...], ...]:
-        """The folders of each source's jobs, and the table's."""
-        return tuple(
-            tuple(self.scratch / f"read-{number}-{place:05d}" for place in range(len(groups)))
-            for number, groups in enumerate(self.groups)
-        )
-
-    @cached_property
-    def with_group(self) -> bool:
-        """Whether any source or the table says which rows belong together."""
-        in_table = self.table is not None and "group" in self.table.columns
-        return in_table or any("group" in source.texts for source in self.sources)
-
-
-def rows_to_do(sources: Sequence[Source], table: Table | None) -> int:
-    """What is known of the rows to read and to write before anything is read."""
-    known = [rows_known(source.pieces) for source in sources]
-    return sum(known) + (rows_known(table.pieces) if table else 0) + max(known, default=0)
 
 
 def read_sources(work: Work) -> None:

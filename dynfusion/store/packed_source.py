@@ -51,13 +51,8 @@ def sidecar_schema(folder: str, manifest: Manifest, files: Files) -> pa.Schema:
         return pa.ipc.open_file(file).schema
 
 
-def ids_of(folder: str, file: FileSpec, files: Files) -> Iterator[pa.Array]:
-    """The ids of a sidecar, batch by batch."""
-    for batch in _batches(folder, file, files):
-        yield batch["id"]
-
-
-def _batches(folder: str, file: FileSpec, files: Files) -> Iterator[pa.RecordBatch]:
+def sidecar_batches(folder: str, file: FileSpec, files: Files) -> Iterator[pa.RecordBatch]:
+    """A sidecar batch by batch."""
     with files.open(f"{folder}/{file.path}") as opened:
         reader = pa.ipc.open_file(opened)
         for number in range(reader.num_record_batches):
@@ -65,14 +60,14 @@ def _batches(folder: str, file: FileSpec, files: Files) -> Iterator[pa.RecordBat
 
 
 def _read_texts(folder: str, file: FileSpec, columns: Sequence[str], files: Files, chunk_rows: int) -> Iterator[Chunk]:
-    for batch in _batches(folder, file, files):
+    for batch in sidecar_batches(folder, file, files):
         for start in range(0, batch.num_rows, chunk_rows):
             part = batch.slice(start, chunk_rows)
             yield Chunk(part["id"], None, None, {name: part[name] for name in columns})
 
 
 def _read_dropped(folder: str, file: FileSpec, spec: ModalitySpec, files: Files, chunk_rows: int) -> Iterator[Chunk]:
-    for batch in _batches(folder, file, files):
+    for batch in sidecar_batches(folder, file, files):
         for start in range(0, batch.num_rows, chunk_rows):
             part = batch.slice(start, chunk_rows)
             reasons = part[REASON_PREFIX + spec.name].to_numpy()
@@ -88,7 +83,7 @@ def _read_cells(
     spec, geometry, block_rows = manifest.modalities[modality], manifest.geometry, manifest.block_rows
     step, row_bytes, first = max(chunk_rows // block_rows, 1), 2 * spec.dim, 0
     texts = [name for name in TEXTS if name in sidecar_schema(folder, manifest, files).names]
-    sidecar = pa.Table.from_batches(list(_batches(folder, shard.sidecar, files)))
+    sidecar = pa.Table.from_batches(list(sidecar_batches(folder, shard.sidecar, files)))
     with files.open(f"{folder}/{shard.path}") as file:
         for block in range(0, shard.blocks, step):
             rows = min(step * block_rows, shard.rows - first)

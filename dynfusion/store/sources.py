@@ -6,10 +6,11 @@ address --Files.find--> files --by kind--> npy_files | columnar_files --> pieces
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dynfusion.store.columnar_files import KINDS, SUFFIXES, open_columnar
+from dynfusion.store.columnar_files import open_columnar
 from dynfusion.store.files import LOCAL, Files, folder_of, name_of
 from dynfusion.store.npy_files import VECTORS, open_npy, open_npz
 from dynfusion.store.source import OpenedFile, Piece
+from dynfusion.store.table_files import KINDS, SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynfusion.store.columnar_files import Read, open_table
 from dynfusion.store.files import LOCAL, Files
 from dynfusion.store.source import TEXTS, Chunk, Piece, blank_to_null
+from dynfusion.store.table_files import Read, open_table
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,14 @@ LOSSES = "losses.safetensors"
 NETWORK_PREFIX = "network."
 STATE = "state.json"
 HISTORY = "history.jsonl"
+<<<<<<< HEAD
 PREFIX = "checkpoint-"
 LISTS = "files-*-of-*.json"
 REGISTERED = "checkpoint_manager_snapshot.json"
 """What Ray Train leaves in the run's folder when it has registered a first checkpoint."""
 _CHUNK_BYTES = 1 << 20
+=======
+>>>>>>> main
 
 
 @dataclass(frozen=True)
@@ -167,8 +170,5 @@ def _list_name(rank: int, world_size: int) -> str:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,15 +19,17 @@ import numpy as np
 
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.encoders.absence import drop_cells
-from dynfusion.encoders.embed import ENCODERS, embed
+from dynfusion.encoders.embed import ENCODERS
 from dynfusion.encoders.embedded_data import EmbeddedData, LabelledMolecules, load
 from dynfusion.encoders.folder import copy_without, read_folder
 from dynfusion.encoders.molecules import Molecules
 from dynfusion.run_settings import RunSettings, read_run
 from dynfusion.store.manifest import Manifest
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.reasons import Reason
 from dynfusion.verbs.display import console, progress
+from dynfusion.verbs.embed import embed_with_all
 from dynfusion.verbs.evaluate import evaluate_model
 from dynfusion.verbs.train import train_settings
 
@@ -58,25 +60,9 @@ def demo_settings(out: Path) -> RunSettings:
     return read_run(RUN_FILE, [f"data.uri={out / 'packed' / 'pool'}", f"cluster.storage={out / 'runs'}"])
 
 
-def _embed(name: str, molecules: Molecules, out: Path) -> dict[str, Path]:
-    folders = {}
-    for encoder in ENCODERS:
-        with progress(f"embed {name} with {encoder}") as advance:
-            folders[encoder] = embed(
-                molecules.ids,
-                molecules.smiles,
-                encoder=encoder,
-                out=out / "embeddings" / name / encoder,
-                workers=os.cpu_count() or 1,
-                on_bad="absent",
-                progress=advance,
-            )
-    return folders
-
-
 def _pack_pool(molecules: Molecules, out: Path) -> Manifest:
     """The unlabelled molecules, with a documented share of cells dropped at random on top of natural absence."""
-    whole = _embed("pool", molecules, out)
+    whole = embed_with_all("pool", molecules, list(ENCODERS), out=out / "embeddings" / "pool")
     present = np.stack([read_folder(folder).reasons == Reason.PRESENT for folder in whole.values()], axis=1)
     dropped = drop_cells(molecules.ids, list(whole), present=present, fraction=DROPPED_SHARE, seed=DROP_SEED)
     folders = {}
@@ -90,8 +76,9 @@ def _pack_pool(molecules: Molecules, out: Path) -> Manifest:
 
 def _pack_task(name: str, molecules: LabelledMolecules, out: Path) -> str:
     """A labelled set, complete but for natural absence: evaluation hides modalities itself."""
-    folders = _embed(name, Molecules(molecules.ids, molecules.smiles), out)
-    table = out / "embeddings" / name / "labels.csv"
+    embedded = out / "embeddings" / name
+    folders = embed_with_all(name, Molecules(molecules.ids, molecules.smiles), list(ENCODERS), out=embedded)
+    table = embedded / "labels.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "smiles", molecules.label_name, "split"])

@@ -1,12 +1,13 @@
 """`dynfusion embed`: a CSV of molecules -> a folder of embeddings."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from dynfusion.encoders.embed import embed as embed_molecules
 from dynfusion.encoders.molecule_table import read_molecules
-from dynfusion.encoders.molecules import RowError
+from dynfusion.encoders.molecules import Molecules, RowError
 from dynfusion.verbs.display import progress
 
 
@@ -39,3 +40,20 @@ def embed(
             )
     except RowError as error:
         raise RowError(f"{input}, {error}") from None
+
+
+def embed_with_all(name: str, molecules: Molecules, encoders: Sequence[str], *, out: Path) -> dict[str, Path]:
+    """The folder `out/<encoder>` of each encoder; a molecule that it cannot read is absent there. `name` is shown."""
+    folders = {}
+    for encoder in encoders:
+        with progress(f"embed {name} with {encoder}") as advance:
+            folders[encoder] = embed_molecules(
+                molecules.ids,
+                molecules.smiles,
+                encoder=encoder,
+                out=out / encoder,
+                workers=os.cpu_count() or 1,
+                on_bad="absent",
+                progress=advance,
+            )
+    return folders

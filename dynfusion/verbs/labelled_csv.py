@@ -1,16 +1,17 @@
 """A CSV with SMILES and labels as a task: embedded with the model's own encoders and packed."""
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dynfusion.encoders.embed import ENCODERS, embed
+from dynfusion.encoders.embed import ENCODERS
 from dynfusion.encoders.folder import read_folder
 from dynfusion.encoders.molecule_table import read_molecules
 from dynfusion.encoders.molecules import Molecules
-from dynfusion.store.pack import PackInputs, pack
-from dynfusion.verbs.display import console, progress
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs
+from dynfusion.verbs.display import console
+from dynfusion.verbs.embed import embed_with_all
 
 BINARY = ({"0", "1"}, {"0.0", "1.0"})
 
@@ -37,18 +38,7 @@ def pack_csv(name: str, path: Path, *, encoders: tuple[str, ...], out: Path, lab
     labels = _labels(path, header, rows, labels)
     console.print(f"task {name}: labels {', '.join(labels)}")
     folder = out / "tasks" / name
-    modalities = {}
-    for encoder in encoders:
-        with progress(f"embed {name} with {encoder}") as advance:
-            modalities[encoder] = embed(
-                molecules.ids,
-                molecules.smiles,
-                encoder=encoder,
-                out=folder / "embeddings" / encoder,
-                workers=os.cpu_count() or 1,
-                on_bad="absent",
-                progress=advance,
-            )
+    modalities = embed_with_all(name, molecules, encoders, out=folder / "embeddings")
     _say_unreadable(name, molecules, read_folder(next(iter(modalities.values()))).groups)
     split = ["split"] if "split" in header else []
     with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dynfusion.edges.datasets import pack_to_store
+from dynfusion.edges.datasets import extend_in_store, open_dataset, pack_to_store
 from dynfusion.edges.object_store import ANYWHERE
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.settings import build
-from dynfusion.store import pack as packing
 from dynfusion.store.extend import extend as extend_dataset
-from dynfusion.store.manifest import Manifest, read_manifest
+from dynfusion.store.files import Files
+from dynfusion.store.manifest import Manifest
+from dynfusion.store.pack import pack as pack_dataset
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.verbs.display import progress
 
@@ -34,10 +36,10 @@ def pack(
     Raises ValueError for a text that is not NAME=URI, a name given twice, a setting unknown or out of range, neither or
     both of `out` and `extend`, and whatever the store refuses.
     """
-    checked = build(packing.PackSettings, settings)
+    checked = build(PackSettings, settings)
     if (out is None) == (extend is None):
         raise ValueError("pack: give either --out for a new data set or --extend for one that is there")
-    inputs = packing.PackInputs(
+    inputs = PackInputs(
         modalities=parse_modalities(modalities),
         table=table,
         id_column=id_column,
@@ -46,19 +48,23 @@ def pack(
         binary_dtype=binary_dtype,
     )
     with progress("pack") as advance:
-        if extend is not None:
-            address = extend_dataset(
-                inputs, extend, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
+
+        def pack_at(folder: str | Path) -> Manifest:
+            return pack_dataset(
+                inputs, out=folder, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
             )
-            manifest = read_manifest(address)
+
+        def extend_at(base: str, folder: Path | None, files: Files) -> str:
+            return extend_dataset(
+                inputs, base, out=folder, settings=checked, progress=advance, files=files, run_jobs=run_jobs
+            )
+
+        if extend is not None:
+            far = is_s3(extend)
+            address = extend_in_store(extend_at, extend) if far else extend_at(extend, None, ANYWHERE)
+            manifest = open_dataset(address).manifest
         else:
             address = str(out)
-
-            def pack_at(folder: str | Path) -> Manifest:
-                return packing.pack(
-                    inputs, out=folder, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
-                )
-
             manifest = pack_to_store(pack_at, address) if is_s3(address) else pack_at(address)
     print(
         f"{address}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "

@@ -34,7 +34,8 @@ from dynfusion.store.dataset import Dataset, open_dataset
 from dynfusion.store.feed import Feed, FeedSettings
 from dynfusion.store.manifest import local_folder
 from dynfusion.store.order import Order
-from dynfusion.store.pack import PackInputs, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs
 from dynfusion.store.part import MappedPart
 
 DIMS = {"first": 768, "second": 1024, "third": 1024}

@@ -37,7 +37,8 @@ from dynfusion.store.dataset import Dataset, open_dataset
 from dynfusion.store.feed import Feed, FeedSettings
 from dynfusion.store.order import Order
 from dynfusion.store.origin import CONNECTIONS, CacheSettings, Remote
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.whole_shards import RANGE_BYTES
 
 DIMS = {"first": 768, "second": 1024, "third": 1024}

@@ -19,7 +19,8 @@ import numpy as np
 
 from dynfusion.store.dataset import Dataset, open_dataset
 from dynfusion.store.order import Order
-from dynfusion.store.pack import PackInputs, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs
 
 SOURCES = 64
 EPOCHS = 2

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dynfusion.store.blocks import BLOCK_DTYPE, BLOCKS_NAME, write_blocks
+from dynfusion.store.blocks import BLOCK_DTYPE, write_blocks
 from dynfusion.store.dataset import Dataset, open_dataset
 from dynfusion.store.manifest import FileSpec, ShardSpec, with_fingerprint, write_manifest
 from dynfusion.store.order import choose_layout
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 
 _BLOCK_ROWS = 256
 _SHARD_BLOCKS = 139  # what 192 MiB hold at 5.6 KB a row
@@ -39,8 +40,8 @@ def write_sparse_pack(folder: Path, rows: int, dims: dict[str, int]) -> Dataset:
             ShardSpec(path=path, rows=shard_rows, bytes=size, sha256=_NO_DIGEST, blocks=count, sidecar=sidecar)
         )
         tables.append(_table(manifest.geometry, count))
-    write_blocks(target / BLOCKS_NAME, tables)
-    blocks_bytes = (target / BLOCKS_NAME).stat().st_size
+    write_blocks(target / "blocks.bin", tables)
+    blocks_bytes = (target / "blocks.bin").stat().st_size
     layout = choose_layout(rows, block_rows=_BLOCK_ROWS)
     content = manifest.model_dump(mode="json") | {
         "rows": rows,
@@ -49,7 +50,7 @@ def write_sparse_pack(folder: Path, rows: int, dims: dict[str, int]) -> Dataset:
         "lanes": layout.lanes,
         "window_blocks": layout.window_blocks,
         "shards": [shard.model_dump(mode="json") for shard in shards],
-        "blocks": FileSpec(path=BLOCKS_NAME, rows=num_blocks, bytes=blocks_bytes, sha256=_NO_DIGEST).model_dump(),
+        "blocks": FileSpec(path="blocks.bin", rows=num_blocks, bytes=blocks_bytes, sha256=_NO_DIGEST).model_dump(),
     }
     content["modalities"] = [{**spec, "present_rows": 0} for spec in content["modalities"]]
     write_manifest(with_fingerprint(content), target)

@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
-from dynfusion.edges.datasets import open_dataset, upload, verify
+from dynfusion.edges.datasets import extend_in_store, open_dataset, upload, verify
 from dynfusion.store import dataset as local
+from dynfusion.store.extend import extend
+from dynfusion.store.files import Files
+from dynfusion.store.pack_inputs import PackInputs
 from dynfusion.verbs import inspect as inspecting
 from dynfusion.verbs.pack import pack
 from dynfusion.verbs.sample import sample
 from dynfusion.verbs.verify import verify as verify_verb
-from tests.s3 import make_bucket, put, request
-from tests.store.sources import packed, write_sources
+from tests.s3 import FaultProxy, make_bucket, put, request
+from tests.store.sources import DIMS, packed, vectors, write_folder, write_sources
 
 BUCKET = "data-sets"
 
@@ -29,7 +32,7 @@ def at(endpoint: str, name: str) -> str:
     return f"s3://{BUCKET}/{name}?endpoint_override={endpoint}"
 
 
-def pack_command(folders: dict[str, Path] | dict[str, str], out: str, **changes: Any) -> Any:
+def pack_command(folders: dict[str, Path] | dict[str, str], out: str | None, **changes: Any) -> Any:
     options: dict[str, Any] = {"modalities": [f"{name}={path}" for name, path in folders.items()], "holdout": 0.1}
     return pack(**{**options, **changes}, out=out)
 
@@ -59,6 +62,85 @@ def test_a_pack_on_a_store_is_the_local_one_byte_for_byte_with_the_manifest_last
     assert f"all {len(here.files)} files are right" in capsys.readouterr().out
 
 
+def halves(folder: Path, rows: int) -> list[dict[str, Path]]:
+    """Sources of the first half of some molecules, and of the others."""
+    made = []
+    for number, part in enumerate((slice(0, rows // 2), slice(rows // 2, rows))):
+        ids = [f"m{row:05d}" for row in range(rows)][part]
+        made.append(
+            {
+                name: write_folder(folder / f"{name}-{number}", vectors(rows, dim, seed=dim)[part], ids)
+                for name, dim in DIMS.items()
+            }
+        )
+    return made
+
+
+def test_an_extension_on_a_store_is_the_local_one_byte_for_byte_with_the_manifest_last(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, new = halves(tmp_path / "sources", 600)
+    more = {"more": write_folder(tmp_path / "more", vectors(300, 3, seed=9), [f"m{row:05d}" for row in range(300)])}
+    place, here = at(endpoint, "grown"), tmp_path / "grown"
+    first = pack_command(old, place, block_rows=16, shard_bytes=4_000)
+    assert pack_command(old, str(here), block_rows=16, shard_bytes=4_000) == first
+    pack_command(new, None, extend=str(here), shard_bytes=4_000)
+    pack_command(more, None, extend=f"{here}/manifest-1.json")
+
+    def deny_manifests(method: str, path: str, count: int) -> str | None:
+        return "denied" if method == "PUT" and path.endswith("manifest-1.json") else None
+
+    with FaultProxy(endpoint, deny_manifests) as proxy:
+        far = at(proxy.endpoint, "grown")
+        with pytest.raises(ValueError, match=r"grown/manifest-1.json: access is denied"):
+            pack_command(new, None, extend=far, shard_bytes=4_000)
+        assert open_dataset(place).manifest == first
+        assert verify(place) == []
+        proxy.fault, proxy.seen[:] = (lambda method, path, count: None), []
+        second = pack_command(new, None, extend=far, shard_bytes=4_000)
+        puts = [path.rpartition("/")[2] for method, path in proxy.seen if method == "PUT"]
+        kept = {file.path for file in first.files}
+        assert set(puts[:-1]) == {file.path for file in second.files if file.path not in kept} | {"inputs-1.json"}
+        assert puts[-1] == "manifest-1.json"
+        assert len(set(second.shards) & set(first.shards)) == len(first.shards) - 1 > 2
+        proxy.seen.clear()
+        assert pack_command(new, None, extend=far, shard_bytes=4_000) == second
+        assert not [path for method, path in proxy.seen if method == "PUT"]
+    third = pack_command(more, None, extend=f"s3://{BUCKET}/grown/manifest-1.json?endpoint_override={endpoint}")
+    assert third.extends == second.fingerprint
+    assert third.names == (*second.names, "more")
+    for path in here.iterdir():
+        if not path.name.startswith("inputs"):
+            assert request(endpoint, "GET", f"/{BUCKET}/grown/{path.name}") == path.read_bytes()
+    for manifest in ("manifest.json", "manifest-1.json", "manifest-2.json"):
+        assert verify(f"s3://{BUCKET}/grown/{manifest}?endpoint_override={endpoint}") == []
+    assert not list(tmp_path.glob("dynfusion-*"))
+
+
+def test_an_extension_whose_number_another_takes_meanwhile_is_not_uploaded(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, new = halves(tmp_path / "sources", 200)
+    place = at(endpoint, "raced")
+    pack_command(old, place)
+    other = {"odd": write_folder(tmp_path / "other", vectors(9, 5, seed=1, absent=0), [f"x{row}" for row in range(9)])}
+
+    def run_both(base: str, folder: Path, files: Files) -> str:
+        address = extend(PackInputs(new), base, out=folder, files=files)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "second machine"))
+        pack_command(other, None, extend=place)
+        return address
+
+    (tmp_path / "second machine").mkdir()
+    with pytest.raises(ValueError, match=r"raced.*: another extension has become its manifest-1.json meanwhile"):
+        extend_in_store(run_both, place)
+    address = f"s3://{BUCKET}/raced/manifest-1.json?endpoint_override={endpoint}"
+    assert verify(address) == []
+    assert "x0" in open_dataset(address).table("train")["id"].to_pylist()
+
+
 def test_sources_are_read_from_a_store(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     sources = write_sources(tmp_path / "sources", 200)
@@ -83,6 +165,23 @@ def test_verify_streams_and_names_what_is_wrong(endpoint: str, tmp_path: Path) -
         f"(1 of {shard.blocks} blocks are wrong, the first is block 1)",
         f"s3://{BUCKET}/damaged/{shard.sidecar.path}: missing",
     ]
+
+
+@pytest.mark.parametrize("change", [-5, 5])
+def test_verify_names_a_file_of_another_size_without_reading_it(endpoint: str, tmp_path: Path, change: int) -> None:
+    dataset = packed(tmp_path, 300)
+    folder, shard = Path(dataset.uri), dataset.manifest.shards[0]
+    upload(folder, at(endpoint, f"resized{change}"))
+    content = (folder / shard.path).read_bytes()
+    put(
+        endpoint, f"/{BUCKET}/resized{change}/{shard.path}", content[:change] if change < 0 else content + bytes(change)
+    )
+    with FaultProxy(endpoint, lambda method, path, count: None) as proxy:
+        assert verify(at(proxy.endpoint, f"resized{change}")) == [
+            f"s3://{BUCKET}/resized{change}/{shard.path}: found {shard.bytes + change} bytes, "
+            f"the manifest says {shard.bytes}"
+        ]
+        assert not [path for method, path in proxy.seen if method == "GET" and path.endswith(shard.path)]
 
 
 def test_an_address_without_a_data_set_is_named(endpoint: str) -> None:

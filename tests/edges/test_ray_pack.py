@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dynfusion.edges.ray_pack import run_on_ray
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.verbs.pack_on_ray import pack_on_ray
 from tests.store.sources import write_sources
 from tests.store.test_pack import files_of

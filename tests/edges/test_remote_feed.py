@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import threading
 from collections.abc import Callable
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -20,12 +21,14 @@ from dynfusion.store.foresight import least_blocks
 from dynfusion.store.manifest import with_fingerprint, write_manifest
 from dynfusion.store.order import Order, Position
 from dynfusion.store.origin import CacheSettings, Remote
-from dynfusion.store.pack import PackSettings
+from dynfusion.store.pack_inputs import PackSettings
 from tests.edges.remote_readers import epoch_digest, read_all, read_rank
-from tests.s3 import FAULTS, FaultProxy, make_bucket
+from tests.s3 import FAULTS, FaultProxy, make_bucket, put
 from tests.store.sources import packed
 
 BUCKET = "remote-feed"
+OURS = ("blocks", "shards", "ranges", "feed")
+"""How the names of a feed's threads begin."""
 Batches = list[tuple[bytes, ...]]
 
 
@@ -174,6 +177,36 @@ def test_a_fault_that_stays_is_one_sentence_and_no_row(
         with pytest.raises(ValueError, match=sentence) as caught:
             batches(dataset)
         assert "\n" not in str(caught.value)
+
+
+def test_a_shard_shorter_than_its_manifest_is_one_sentence_at_once(
+    s3: str, here: Dataset, cache: CacheSettings
+) -> None:
+    """With 300 s to try again in, no range of the shard is asked for twice."""
+    shard, bucket = here.manifest.shards[0], "short-shard"
+    make_bucket(s3, bucket)
+    upload(Path(here.uri), f"s3://{bucket}/set?endpoint_override={s3}")
+    put(s3, f"/{bucket}/set/{shard.path}", (Path(here.uri) / shard.path).read_bytes()[: shard.bytes // 3])
+    sentence = rf"s3://{bucket}/set/{shard.path}: found {shard.bytes // 3} bytes, at least \d+ are expected"
+    with FaultProxy(s3, lambda method, path, count: None) as proxy:
+        store = ObjectStore(S3Address(bucket, "set", proxy.endpoint))
+        with pytest.raises(ValueError, match=sentence):
+            batches(local.open_dataset(f"s3://{bucket}/set", Remote(store, cache)))
+        assert proxy.seen.count(("GET", f"/{bucket}/set/{shard.path}")) <= shard.blocks
+
+
+def test_a_feed_that_cannot_be_opened_closes_what_it_had_opened(
+    uploaded: str, here: Dataset, cache: CacheSettings
+) -> None:
+    before, order = set(threading.enumerate()), order_of(here)
+    far = remote(uploaded, cache)
+    with pytest.raises(ValueError, match="slab_bytes: found 100"):
+        Feed(far, order, rank=0, world_size=1, settings=FeedSettings(slab_bytes=100))
+    assert not [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith(OURS)]
+    with Feed(far, order, rank=0, world_size=1) as feed:
+        next(feed)
+        assert [thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith(OURS)]
+    assert batches(far, 3) == batches(here, 3)
 
 
 def test_wrong_keys_are_one_sentence_when_the_data_set_is_opened(uploaded: str) -> None:

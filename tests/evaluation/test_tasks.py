@@ -6,7 +6,8 @@ import pytest
 from dynfusion.evaluation.pool import read_pool
 from dynfusion.evaluation.tasks import read_task
 from dynfusion.store.dataset import open_dataset
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 
 ROWS = 60
 

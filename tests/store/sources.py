@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from dynfusion.store.dataset import Dataset, open_dataset
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 
 DIMS = {"tall": 6, "odd": 5, "wide": 16}
 

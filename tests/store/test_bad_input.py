@@ -13,7 +13,8 @@ import pytest
 
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.manifest import read_manifest
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from tests.store.sources import packed, write_folder
 
 IDS = ["a", "b", "c", "d"]

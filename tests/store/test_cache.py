@@ -7,7 +7,7 @@ import pytest
 from dynfusion.store.cache import block_room, whole_room
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.file_lock import locked, take_lock
-from dynfusion.store.pack import PackSettings
+from dynfusion.store.pack_inputs import PackSettings
 from tests.store.sources import packed
 
 MANY = 1 << 40

@@ -9,7 +9,8 @@ import pytest
 from dynfusion.store import extend as extending
 from dynfusion.store.dataset import Dataset, open_dataset
 from dynfusion.store.extend import extend
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.verify import verify
 from tests.store.sources import DIMS, vectors, write_folder
 

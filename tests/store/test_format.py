@@ -11,7 +11,7 @@ import pytest
 
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.extend import extend
-from dynfusion.store.pack import PackInputs, PackSettings
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from tests.store.sources import DIMS, packed, vectors, write_folder
 
 # ---- the stranger's reader ------------------------------------------------------------------------------------------

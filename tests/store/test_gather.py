@@ -13,7 +13,8 @@ from dynfusion.store.device_gather import DeviceGather
 from dynfusion.store.feed import Feed, FeedSettings
 from dynfusion.store.gather import HostGather, Planned
 from dynfusion.store.order import Order, Position
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from tests.store.sources import packed, vectors, write_folder
 
 CPU = torch.device("cpu")

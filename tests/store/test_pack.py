@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynfusion.store.dataset import open_dataset
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.reasons import Reason
 from tests.store.sources import DIMS, packed, vectors, write_folder, write_sources
 

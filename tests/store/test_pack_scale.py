@@ -13,8 +13,9 @@ import pytest
 from dynfusion.store import pack_plan
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.join import shuffled_union
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
 from dynfusion.store.pack_files import run_join, run_shard
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.run_jobs import run_on_threads
 from dynfusion.store.scatter import bucket_of, scatter
 from tests.store.sources import write_folder, write_sources
@@ -142,7 +143,8 @@ def test_the_first_or_last_of_an_id_given_twice_counts(tmp_path: Path, monkeypat
 
 PACK_AND_TELL = """
 import json, sys
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 manifest = pack(PackInputs({"a": sys.argv[1]}), out=sys.argv[2], settings=PackSettings(memory_bytes=int(sys.argv[3])))
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps([int(peak.split()[1]) << 10, manifest.rows]))

@@ -12,7 +12,8 @@ import pytest
 
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.files import LOCAL, Files
-from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.source import typed
 from dynfusion.store.sources import open_source
 from tests.store.sources import write_folder

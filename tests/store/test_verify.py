@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dynfusion.store.pack import PackSettings
+from dynfusion.store.pack_inputs import PackSettings
 from dynfusion.store.verify import verify
 from tests.store.sources import packed
 

@@ -9,7 +9,8 @@ from turns import take_part
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.feed import Feed, FeedSettings
 from dynfusion.store.order import Order
-from dynfusion.store.pack import PackInputs, pack
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs
 
 
 def prepare(raw: Path, work: Path) -> None:

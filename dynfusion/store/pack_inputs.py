@@ -1,0 +1,106 @@
+"""What is packed and how: the settings, the addresses, and both as text that says when two packs would be equal."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from dynfusion.settings import Settings
+from dynfusion.store.cells import OnBad, ZeroRows
+from dynfusion.store.files import Files, name_of
+from dynfusion.store.join import OnDuplicate
+from dynfusion.store.manifest import FORMAT_VERSION, NAME_PATTERN
+from dynfusion.store.source import binary_width
+from dynfusion.store.sources import Source, open_source, source_files
+from dynfusion.store.table import Table, open_metadata
+
+_RESERVED = {"id", "smiles", "group"}
+
+
+class PackSettings(Settings):
+    """How to pack; what to pack is `PackInputs`. `memory_bytes` and `threads` change no byte of the result."""
+
+    on_bad: OnBad = Field(
+        default="error", description="rows with NaN, infinity or numbers beyond float16: refuse or leave out"
+    )
+    on_duplicate: OnDuplicate = Field(
+        default="error", description="an id more than once in a source: refuse, or keep the first or the last"
+    )
+    zero_rows: ZeroRows = Field(
+        default="keep", description="rows of zeros are vectors (keep) or missing values (absent)"
+    )
+    holdout: float = Field(default=0.0, ge=0, lt=1, description="share of groups kept out of training")
+    seed: int = Field(default=0, ge=0, description="of the shuffle; the held-out rows do not depend on it")
+    block_rows: int | None = Field(
+        default=None, ge=8, multiple_of=8, description="rows of a block; chosen by size when None"
+    )
+    lanes: int | None = Field(default=None, ge=1, description="lanes of the order; chosen by size when None")
+    shard_bytes: int = Field(default=192 << 20, ge=1, description="embeddings in one shard, about")
+    memory_bytes: int = Field(default=2 << 30, ge=384 << 20, description="of the process, about, whatever the input")
+    threads: int | None = Field(default=None, ge=1, description="jobs at a time; one a core when None")
+
+
+@dataclass(frozen=True)
+class PackInputs:
+    """Addresses of the modalities by name, in the order they are packed, and of the optional metadata table.
+
+    `binary_dtype` is the type of the numbers in columns of bytes that do not say it themselves.
+    """
+
+    modalities: Mapping[str, str | Path]
+    table: str | Path | None = None
+    id_column: str = "id"
+    labels: tuple[str, ...] = ()
+    split_column: str | None = None
+    binary_dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        if not self.modalities:
+            raise ValueError("modalities: found none, at least one NAME=PATH is needed")
+        wrong = [name for name in self.modalities if not re.match(NAME_PATTERN, name)]
+        if wrong:
+            raise ValueError(f"modality {wrong[0]}: a name is made of letters, digits and any of _ . + -")
+        if self.table is None and (self.labels or self.split_column):
+            raise ValueError("labels and split: they are columns of a table, and no table was given")
+        named = [*self.labels, *([self.split_column] if self.split_column else [])]
+        if len(set(named)) < len(named) or _RESERVED & set(named):
+            raise ValueError(f"labels and split: found {', '.join(named)}, each once and none of id, smiles, group")
+        binary_width(self.binary_dtype)
+
+
+def open_inputs(inputs: PackInputs, files: Files) -> tuple[list[Source], Table | None]:
+    """The sources and the table, opened. Raises ValueError for what can be seen to be wrong before rows are read."""
+    sources = [
+        open_source(name, str(uri), files=files, binary_dtype=inputs.binary_dtype)
+        for name, uri in inputs.modalities.items()
+    ]
+    if inputs.table is None:
+        return sources, None
+    table = open_metadata(
+        str(inputs.table),
+        id_column=inputs.id_column,
+        labels=inputs.labels,
+        split_column=inputs.split_column,
+        files=files,
+    )
+    return sources, table
+
+
+def describe_inputs(inputs: PackInputs, settings: PackSettings, files: Files) -> str:
+    """What was packed and how, as text that is equal exactly when the pack would be: the versions of all files, and
+    the settings that change a byte."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "modalities": [[name, _versions(str(uri), files)] for name, uri in inputs.modalities.items()],
+        "table": _versions(str(inputs.table), files) if inputs.table else None,
+        "columns": [inputs.id_column, list(inputs.labels), inputs.split_column, inputs.binary_dtype],
+        "settings": settings.model_dump(mode="json", exclude={"memory_bytes", "threads"}),
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _versions(uri: str, files: Files) -> dict[str, str]:
+    return {name_of(file): files.version(file) for file in source_files(uri, files)}

@@ -1,0 +1,180 @@
+"""Parquet, Arrow IPC (Feather) and CSV files as columns, read piece by piece."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from dynfusion.store.files import Files
+from dynfusion.store.source import PIECE_BYTES, first_line
+
+_CSV_BLOCK_BYTES = 1 << 23
+_MAGIC = b"ARROW1"
+
+Read = Callable[[Files, int], Iterator[pa.RecordBatch]]
+"""Batches of the wanted columns, at most so many rows each (an Arrow file keeps its own batches)."""
+
+
+@dataclass(frozen=True)
+class TablePiece:
+    """A part of a table: its rows (None when unknown before reading), about its bytes, and how to read it."""
+
+    first_row: int
+    rows: int | None
+    bytes: int
+    read: Read
+
+
+def open_table(
+    where: str, uri: str, files: Files, *, texts: Sequence[str], numbers: type | None = None
+) -> tuple[pa.Schema, tuple[TablePiece, ...]]:
+    """The columns of a Parquet, Arrow or CSV file and its pieces.
+
+    In a CSV file the columns `texts` are text; the others are numbers when `numbers` is float, else what they look
+    like. Raises ValueError for a file that is empty, damaged or something else.
+    """
+    kind, opener = _opener(where, uri)
+    with files.open(uri) as file:
+        if file.seek(0, 2) == 0 and kind != "CSV":
+            raise ValueError(f"{where}: {uri} is empty")
+        file.seek(0)
+        try:
+            return opener(uri, file, texts=texts, numbers=numbers)
+        except (OSError, pa.ArrowException) as error:
+            note = "" if kind == "CSV" else " file (pickles are never read)"
+            name = "not readable as CSV" if kind == "CSV" else f"not a readable {kind}"
+            raise ValueError(f"{where}: {uri} is {name}{note}, {first_line(error)}") from None
+
+
+def _opener(where: str, uri: str) -> tuple[str, Callable[..., tuple[pa.Schema, tuple[TablePiece, ...]]]]:
+    suffix = uri.rpartition(".")[2].lower()
+    if suffix not in KINDS:
+        raise ValueError(f"{where}: {uri} is of no known kind, its name must end with {', '.join(SUFFIXES)}")
+    return KINDS[suffix]
+
+
+def _open_parquet(uri: str, file: BinaryIO, **_: Any) -> tuple[pa.Schema, tuple[TablePiece, ...]]:
+    parquet = pq.ParquetFile(file)
+    pieces, group = [], 0
+    first_row = 0
+    while group < parquet.num_row_groups:
+        groups: list[int] = []
+        rows = size = 0
+        while group < parquet.num_row_groups and (not groups or size < PIECE_BYTES):
+            meta = parquet.metadata.row_group(group)
+            groups.append(group)
+            rows, size, group = rows + meta.num_rows, size + meta.total_byte_size, group + 1
+        pieces.append(TablePiece(first_row, rows, size, partial(_read_parquet, uri, tuple(groups))))
+        first_row += rows
+    return parquet.schema_arrow, tuple(pieces)
+
+
+def _read_parquet(uri: str, groups: Sequence[int], files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
+    with files.open(uri) as file:
+        yield from pq.ParquetFile(file).iter_batches(chunk_rows, row_groups=list(groups), use_threads=False)
+
+
+def _open_arrow(uri: str, file: BinaryIO, **_: Any) -> tuple[pa.Schema, tuple[TablePiece, ...]]:
+    """A file is cut at its batches; a stream (as Hugging Face datasets write it) is one piece."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    if file.read(6) != _MAGIC:
+        file.seek(0)
+        schema = pa.ipc.open_stream(file).schema
+        return schema, (TablePiece(0, None, size, partial(_read_stream, uri)),)
+    file.seek(0)
+    reader = pa.ipc.open_file(file)
+    count = reader.num_record_batches
+    step = max(count * PIECE_BYTES // max(size, 1), 1)
+    return reader.schema, tuple(
+        TablePiece(0, None, size * step // max(count, 1), partial(_read_arrow, uri, start, min(start + step, count)))
+        for start in range(0, count, step)
+    )
+
+
+def _read_arrow(uri: str, start: int, stop: int, files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
+    with files.open(uri) as file:
+        reader = pa.ipc.open_file(file)
+        for number in range(start, stop):
+            batch = reader.get_batch(number)
+            for first in range(0, batch.num_rows, chunk_rows):
+                yield batch.slice(first, chunk_rows)
+
+
+def _read_stream(uri: str, files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
+    with files.open(uri) as file:
+        for batch in pa.ipc.open_stream(file):
+            for first in range(0, batch.num_rows, chunk_rows):
+                yield batch.slice(first, chunk_rows)
+
+
+def _open_csv(
+    uri: str, file: BinaryIO, *, texts: Sequence[str], numbers: type | None
+) -> tuple[pa.Schema, tuple[TablePiece, ...]]:
+    size = file.seek(0, 2)
+    file.seek(0)
+    names = pa.csv.open_csv(file).schema.names
+    types = {name: pa.float64() for name in names} if numbers is float else _looks(file, texts)
+    types |= {name: pa.string() for name in names if name in texts}
+    schema = pa.schema([pa.field(name, types[name]) for name in names])
+    return schema, (TablePiece(0, None, size, partial(_read_csv, uri, types)),)
+
+
+def _looks(file: BinaryIO, texts: Sequence[str]) -> dict[str, pa.DataType]:
+    """The type of each column over the whole file; pyarrow's reader of large files goes by the first block alone."""
+    file.seek(0)
+    names = pa.csv.open_csv(file).schema.names
+    file.seek(0)
+    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    types = {name: pa.null() for name in names}
+    for batch in pa.csv.open_csv(file, pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES), convert_options=options):
+        for name, column in zip(names, batch.columns, strict=True):
+            if name not in texts and types[name] != pa.string():
+                types[name] = _wider(types[name], column)
+    return types
+
+
+def _wider(found: pa.DataType, column: pa.Array) -> pa.DataType:
+    """The type that holds what was found before and these texts: true/false, numbers, else text."""
+    known = column.filter(
+        pc.invert(pc.is_in(column, pa.array(["", "NA", "NaN", "nan", "null", "NULL", "N/A", "None"])))
+    )
+    if not len(known):
+        return found
+    for kind in (pa.bool_(), pa.float64()):
+        if found not in (pa.null(), kind):
+            continue
+        try:
+            pc.cast(known, kind)
+        except pa.ArrowInvalid:
+            continue
+        if kind != pa.bool_() or not pc.all(pc.is_in(known, pa.array(["0", "1"]))).as_py():
+            return kind
+    return pa.string()
+
+
+def _read_csv(uri: str, types: dict[str, pa.DataType], files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
+    read = pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False)
+    convert = pa.csv.ConvertOptions(column_types=types)
+    try:
+        with files.open(uri) as file:
+            for batch in pa.csv.open_csv(file, read_options=read, convert_options=convert):
+                for first in range(0, batch.num_rows, chunk_rows):
+                    yield batch.slice(first, chunk_rows)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{uri} is not readable as CSV, {first_line(error)}") from None
+
+
+KINDS = {
+    "parquet": ("Parquet", _open_parquet),
+    "arrow": ("Arrow", _open_arrow),
+    "feather": ("Arrow", _open_arrow),
+    "ipc": ("Arrow", _open_arrow),
+    "csv": ("CSV", _open_csv),
+}
+SUFFIXES = (".npy", ".npz", *(f".{suffix}" for suffix in KINDS))

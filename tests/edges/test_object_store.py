@@ -1,0 +1,40 @@
+"""One file on a real S3 server, read by both libraries."""
+
+import pytest
+
+from dynfusion.edges.object_store import Library, ObjectStore
+from dynfusion.edges.s3_address import S3Address
+from tests.s3 import FaultProxy, make_bucket, put
+
+BUCKET = "files"
+CONTENT = bytes(range(100))
+
+
+@pytest.fixture(scope="module")
+def endpoint(s3: str) -> str:
+    make_bucket(s3, BUCKET)
+    put(s3, f"/{BUCKET}/file", CONTENT)
+    return s3
+
+
+@pytest.mark.parametrize("carrier", ["pyarrow", "s3fs"])
+@pytest.mark.parametrize(("start", "stop"), [(90, 101), (100, 110), (200, 300)])
+def test_a_range_behind_the_end_is_one_sentence_at_once(endpoint: str, carrier: Library, start: int, stop: int) -> None:
+    """With 300 s to try again in, it is asked for once at most."""
+    with FaultProxy(endpoint, lambda method, path, count: None) as proxy:
+        store = ObjectStore(S3Address(BUCKET, "", proxy.endpoint), carrier)
+        assert store.read_range("file", 90, 100) == CONTENT[90:]
+        proxy.seen.clear()
+        with pytest.raises(ValueError, match=rf"^s3://files/file: found 100 bytes, at least {stop} are expected"):
+            store.read_range("file", start, stop)
+        assert proxy.seen.count(("GET", f"/{BUCKET}/file")) <= 1
+
+
+@pytest.mark.parametrize("carrier", ["pyarrow", "s3fs"])
+def test_a_file_that_was_replaced_by_a_longer_one_is_read(endpoint: str, carrier: Library) -> None:
+    store = ObjectStore(S3Address(BUCKET, "", endpoint), carrier)
+    put(endpoint, f"/{BUCKET}/grows", CONTENT[:10])
+    assert store.read_range("grows", 0, 10) == CONTENT[:10]
+    put(endpoint, f"/{BUCKET}/grows", CONTENT)
+    assert store.read_range("grows", 50, 100) == CONTENT[50:]
+    assert store.size("grows") == 100
