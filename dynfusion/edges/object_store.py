@@ -71,7 +71,6 @@ class ObjectStore:
         where = self.address.join(path)
         self._retrying(lambda: _clients.small_files(self._reach).put_file(str(source), where.path), where)
 
-<<<<<<< HEAD
     def write_bytes(self, path: str, content: bytes) -> None:
         """Put a small file there. Raises ValueError when it cannot be done."""
         where = self.address.join(path)
@@ -87,7 +86,7 @@ class ObjectStore:
         """Delete a file. Raises ValueError when it cannot be done."""
         where = self.address.join(path)
         self._retrying(lambda: _clients.small_files(self._reach).rm_file(where.path), where)
-=======
+
     def _read_by_pyarrow(self, where: S3Address, start: int, stop: int) -> bytes:
         file = _clients.opened(self._reach, where.path)
         if file.size() < stop:  # perhaps another file has taken its place since it was opened
@@ -107,7 +106,6 @@ class ObjectStore:
         if len(content) < stop - start:
             _check_end(where, client.info(where.path)["size"], stop)
         return content
->>>>>>> main
 
     @property
     def _reach(self) -> "Reach":

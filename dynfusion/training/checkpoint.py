@@ -33,14 +33,10 @@ LOSSES = "losses.safetensors"
 NETWORK_PREFIX = "network."
 STATE = "state.json"
 HISTORY = "history.jsonl"
-<<<<<<< HEAD
 PREFIX = "checkpoint-"
 LISTS = "files-*-of-*.json"
 REGISTERED = "checkpoint_manager_snapshot.json"
 """What Ray Train leaves in the run's folder when it has registered a first checkpoint."""
-_CHUNK_BYTES = 1 << 20
-=======
->>>>>>> main
 
 
 @dataclass(frozen=True)
