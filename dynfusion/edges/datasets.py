@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dynfusion.edges.object_store import ObjectStore, reaching
+from dynfusion.edges.object_store import ObjectStore
 from dynfusion.edges.s3_address import is_s3, parse_s3
+from dynfusion.edges.s3_files import reaching
 from dynfusion.store import dataset as local
 from dynfusion.store import verify as checking
 from dynfusion.store.blocks import parse_blocks

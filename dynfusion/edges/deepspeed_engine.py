@@ -31,6 +31,13 @@ RESERVED = (
     "zero_optimization.stage",
     "torch_autocast",
 )
+REMOVED = (
+    *("amp", "compression_training", "curriculum_learning", "eigenvalue", "elasticity", "graph_harvesting", "nebula"),
+    *("progressive_layer_drop", "quantize_training", "sparse_attention", "sparse_gradients"),
+    *("zero_optimization.mics_shard_size", "zero_optimization.mics_hierarchical_params_gather"),
+    "zero_optimization.zeropp_loco_param",
+)
+"""Keys of older releases: DeepSpeed 0.19.8 refuses them in a worker, and releases before ignored most of them."""
 
 
 class DeepSpeedEngine:
@@ -105,13 +112,15 @@ class DeepSpeedEngine:
 def configuration(train: TrainSettings, engine: EngineSettings) -> dict[str, Any]:
     """DeepSpeed's configuration: everything that decides numbers is written out, `engine.deepspeed` adds the rest.
 
-    Raises ValueError when `engine.deepspeed` names a key that this project's own settings decide.
+    Raises ValueError when `engine.deepspeed` names a key that this project's own settings decide, or a removed one.
     """
     extra = {name: value for name, value in engine.deepspeed.items() if name != "zero_optimization"}
     zero = dict(engine.deepspeed.get("zero_optimization", {}))
     for name in (*extra, *(f"zero_optimization.{key}" for key in zero)):
         if name in RESERVED:
             raise ValueError(f"setting engine.deepspeed.{name}: decided by dynfusion's own settings, leave it out")
+        if name in REMOVED:
+            raise ValueError(f"setting engine.deepspeed.{name}: DeepSpeed has removed this feature, leave it out")
     return {
         "train_micro_batch_size_per_gpu": 1,  # nominal: rows per rank may differ, and the loss is already divided
         "gradient_accumulation_steps": train.accumulation,

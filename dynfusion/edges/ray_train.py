@@ -16,11 +16,11 @@ from ray.train.torch import TorchTrainer
 
 from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_engine import configuration
-from dynfusion.edges.object_store import filesystem
 from dynfusion.edges.ray_board import Watch, watched_board
 from dynfusion.edges.ray_cluster import wait_for
 from dynfusion.edges.ray_worker import run_worker
 from dynfusion.edges.s3_address import is_s3, parse_s3
+from dynfusion.edges.s3_clients import filesystem
 from dynfusion.edges.s3_storage import below, load_model, open_storage
 from dynfusion.edges.tracking import Tracker, tracker
 from dynfusion.run_settings import RunSettings, identity

@@ -1,6 +1,6 @@
 """Where sources lie: three functions, so that an object store can take the place of the local disk.
 
-Only this file opens what is packed; `edges/object_store.py` offers the same three functions for other addresses.
+Only this file opens what is packed; `edges/s3_files.py` offers the same three functions for other addresses.
 """
 
 import glob

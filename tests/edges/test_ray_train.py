@@ -170,6 +170,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_once_and_with_its_sentence(datas
         ("train", {"accumulation": 3}, r"train\.accumulation: found 3, allowed is at most 2, since 2 workers share 4"),
         ("cluster", {"workers": (5, 5)}, "world_size: found 5, this dataset and batch give 4 contrast groups"),
         ("engine", {"deepspeed": {"optimizer": {}}}, r"engine\.deepspeed\.optimizer: decided by dynfusion"),
+        ("engine", {"deepspeed": {"elasticity": {}}}, r"engine\.deepspeed\.elasticity: DeepSpeed has removed"),
+        ("train", {"init": "/nowhere"}, r"/nowhere"),
     ],
 )
 def test_what_cannot_work_is_refused_before_there_is_a_worker_or_a_run_folder(

@@ -76,6 +76,39 @@ def test_two_and_three_ranks_train_the_model_that_one_does(dataset: Dataset, tmp
             assert [record["loss"] for record in records] == pytest.approx([r["loss"] for r in history], rel=1e-9)
 
 
+LONG = TRAIN.model_copy(update={"epochs": 40, "log_every_steps": 1, "checkpoint_every_steps": 50})
+
+
+def part_in_double(uri: str, folder: str, resume: str | None, stop_after: int | None) -> list[Record]:
+    try:
+        _, history = run(
+            open_dataset(uri),
+            Path(folder),
+            settings=LONG,
+            resume=Path(resume) if resume else None,
+            stop_after=stop_after,
+            double=True,
+        )
+    except StoppedError:
+        return []
+    return history
+
+
+def test_a_run_that_goes_on_with_fewer_and_with_more_ranks_keeps_its_loss_curve(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    (alone,) = run_ranks(
+        1, tmp_path / "alone", part_in_double, dataset.uri, str(tmp_path / "alone" / "run"), None, None
+    )
+    folder, before = str(tmp_path / "changing"), None
+    for ranks, stop_after in ((2, 50), (1, 100), (3, 150), (2, None)):
+        found = run_ranks(ranks, tmp_path / f"to-{stop_after}", part_in_double, dataset.uri, folder, before, stop_after)
+        before = f"{folder}/checkpoint-{stop_after:08d}-001"
+    losses, expected = ([record["loss"] for record in history] for history in (found[0], alone))
+    assert len(losses) == len(expected) == 200
+    assert losses == pytest.approx(expected, rel=1e-10)
+
+
 def test_accumulation_changes_nothing_but_rounding(dataset: Dataset, tmp_path: Path) -> None:
     once, _ = run(dataset, tmp_path / "once", double=True)
     twice, _ = run(dataset, tmp_path / "twice", double=True, settings=TRAIN.model_copy(update={"accumulation": 2}))
