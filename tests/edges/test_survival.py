@@ -26,7 +26,7 @@ STEPS = 400
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[TwoNodes]:
-    with two_node_cluster(head_cpus=1, second_cpus=1) as made:
+    with two_node_cluster(head_cpus=1, second_cpus=1, env={"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}) as made:
         yield made
 
 
@@ -48,8 +48,13 @@ def run_file(dataset: Dataset, folder: Path, **cluster: object) -> Path:
     return path
 
 
-def train(path: Path, cluster: TwoNodes, disturb: Callable[[int, subprocess.Popen[str]], None]) -> tuple[int, str]:
-    """(exit code, output) of the command; `disturb(step, driver)` is called with every step that it prints."""
+def train(
+    path: Path,
+    cluster: TwoNodes,
+    disturb: Callable[[int, subprocess.Popen[str]], None],
+    heard: Callable[[str], None] = lambda line: None,
+) -> tuple[int, str]:
+    """(exit code, output) of the command; `disturb` gets every step that it prints, `heard` every line."""
     command = [sys.executable, "-m", "dynfusion", "train", str(path)]
     lines = []
     with subprocess.Popen(
@@ -58,6 +63,7 @@ def train(path: Path, cluster: TwoNodes, disturb: Callable[[int, subprocess.Pope
         assert driver.stdout is not None
         for line in driver.stdout:
             lines.append(line)
+            heard(line)
             found = re.match(r"step (\d+)/", line)
             if found:
                 disturb(int(found.group(1)), driver)
@@ -145,3 +151,36 @@ def test_a_run_shrinks_and_grows_with_the_cluster_and_keeps_its_batches(
     assert code == 0, output
     assert len(done) == 2
     assert "with 1 workers, it was 2" in output
+
+
+def drain_second_node(cluster: TwoNodes) -> None:
+    """What a cloud's notice of preemption becomes: the node is gone in some seconds."""
+    nodes = cluster.ask("/nodes?view=summary")["data"]["summary"]
+    (node,) = [n for n in nodes if n["raylet"].get("state") == "ALIVE" and not n["raylet"].get("isHeadNode")]
+    drain = ["drain-node", "--address", cluster.address, "--node-id", node["raylet"]["nodeId"]]
+    reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", *drain, *reason, "--deadline-remaining-seconds", "60"]
+    subprocess.run(command, env=cluster.environment, check=True, capture_output=True)
+
+
+def test_a_node_that_is_taken_away_with_notice_makes_the_run_save_first(
+    dataset: Dataset, cluster: TwoNodes, undisturbed: bytes, tmp_path: Path
+) -> None:
+    done: list[int] = []
+
+    def disturb(step: int, driver: subprocess.Popen[str]) -> None:
+        if step >= 60 and not done:
+            done.append(step)
+            drain_second_node(cluster)
+
+    def lose(line: str) -> None:
+        if "is being taken away: saving step" in line:
+            kill_node(cluster, subprocess.Popen(["true"]))
+
+    path = run_file(dataset, tmp_path)
+    code, output = train(path, cluster, disturb, lose)
+    assert code == 0, output
+    saved = re.search(r"is being taken away: saving step (\d+)", output)
+    assert saved, output
+    assert f"continuing from {tmp_path}/run/checkpoint-{int(saved.group(1)):08d}-001 at step {saved.group(1)}" in output
+    assert weights(tmp_path) == undisturbed

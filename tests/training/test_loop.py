@@ -101,9 +101,9 @@ def test_a_run_that_goes_on_with_fewer_and_with_more_ranks_keeps_its_loss_curve(
         1, tmp_path / "alone", part_in_double, dataset.uri, str(tmp_path / "alone" / "run"), None, None
     )
     folder, before = str(tmp_path / "changing"), None
-    for ranks, stop_after in ((2, 50), (1, 100), (3, 150), (2, None)):
-        found = run_ranks(ranks, tmp_path / f"to-{stop_after}", part_in_double, dataset.uri, folder, before, stop_after)
-        before = f"{folder}/checkpoint-{stop_after:08d}-001"
+    for number, (ranks, stop_after) in enumerate([(2, 50), (1, 100), (3, 150), (2, None)]):
+        found = run_ranks(ranks, tmp_path / str(number), part_in_double, dataset.uri, folder, before, stop_after)
+        before = f"{folder}/checkpoint-{50 * (number + 1):08d}-001"
     losses, expected = ([record["loss"] for record in history] for history in (found[0], alone))
     assert len(losses) == len(expected) == 200
     assert losses == pytest.approx(expected, rel=1e-10)
