@@ -1,17 +1,22 @@
 """One rank of a training run, inside a Ray Train worker.
 
-last whole checkpoint --> engine, history --> training.loop --> records to the board
-                                                   |
-                                 checkpoints to the run's folder, uploaded behind the training's back
+    last whole checkpoint --> engine, history --> training.loop --> records to the board
+                                                       |
+                                     checkpoints to the run's folder, uploaded behind the training's back
+
+What all ranks must do alike (resume, record, save) is in `Run`.
 """
 
+import os
 import resource
+import shutil
 import tempfile
-from collections.abc import Callable
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray.train
 import ray.train.torch
 import torch
@@ -43,6 +48,8 @@ from dynfusion.training.mixture import MixedFeed
 from dynfusion.training.run_folder import Identity
 from dynfusion.training.storage import Storage
 
+_SCRATCH = "dynfusion-checkpoint"
+
 
 @dataclass
 class Run:
@@ -59,6 +66,11 @@ class Run:
     saved: int = 0
     saved_for_preemption: bool = False
     history: list[Record] = field(default_factory=list)
+    upload: threading.Event = field(default_factory=threading.Event)
+    """Set while no checkpoint is on its way."""
+
+    def __post_init__(self) -> None:
+        self.upload.set()
 
     def resume(self) -> None:
         """Take up the last whole checkpoint, the same on every rank."""
@@ -99,15 +111,26 @@ class Run:
             world_size=self.engine.world_size,
             generator=torch.get_rng_state().tolist(),
         )
-        part = Path(tempfile.mkdtemp(prefix="dynfusion-checkpoint-"))
+        self.upload.wait()  # one at a time, so that a slow store cannot fill the disk
+        self.upload.clear()
+        part = new_scratch_folder()
         save_checkpoint(part, self.engine, self.objective.network, state, self.history)
         ray.train.report(
             {"step": step, "loss": self.history[-1]["loss"]},
             checkpoint=Checkpoint.from_directory(str(part)),
             checkpoint_dir_name=checkpoint_name(step, self.attempt),
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
-            checkpoint_upload_fn=uploader(self.storage),
+            checkpoint_upload_fn=self._put,
         )
+
+    def _put(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
+        """Copy this rank's part to the run's folder, its list of files last, so that a torn one is seen to be torn."""
+        try:
+            self.storage.put(Path(checkpoint.path), name, last=LISTS)
+        finally:
+            self.upload.set()
+        ray_storage = ray.train.get_context().get_storage()
+        return Checkpoint(f"{ray_storage.experiment_fs_path}/{name}", ray_storage.storage_filesystem)
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -117,15 +140,12 @@ def memory_bytes(device: torch.device) -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def uploader(storage: Storage) -> Callable[[Checkpoint, str], Checkpoint]:
-    """Puts a rank's part into the run's folder, its list of files last, so that a torn upload is seen to be one."""
-
-    def upload(checkpoint: Checkpoint, name: str) -> Checkpoint:
-        storage.put(Path(checkpoint.path), name, last=LISTS)
-        context = ray.train.get_context().get_storage()
-        return Checkpoint(f"{context.experiment_fs_path}/{name}", context.storage_filesystem)
-
-    return upload
+def new_scratch_folder() -> Path:
+    """An empty folder on this machine's disk; those of killed workers are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}-*-*"):
+        if not psutil.pid_exists(int(left.name.split("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}-{os.getpid()}-"))
 
 
 def run_worker(config: dict[str, Any]) -> None:
