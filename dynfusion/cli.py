@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 app = typer.Typer(
@@ -351,8 +352,9 @@ def _parse(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The arguments of a verb by name, without running it. Wrong use is raised as that verb would."""
     if verb not in JOBS:
         raise typer.BadParameter(f"found {verb!r}, allowed is {', '.join(JOBS)}", param_hint="VERB")
-    command = typer.main.get_command(app).commands[verb]
-    return command.make_context(f"dynfusion {verb}", [*arguments]).params
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group.commands[verb].make_context(f"dynfusion {verb}", [*arguments]).params
 
 
 def _call(verb: str, *positional: Any, **named: Any) -> Any:
