@@ -86,8 +86,8 @@ class Watched:
             setattr(self, name, getattr(self, name) + line)
         stream.close()
 
-    def says(self, sentence: str) -> None:
-        until(lambda: sentence in self.out + self.err or self.process.poll() is not None)
+    def says(self, sentence: str, seconds: float = 60) -> None:
+        until(lambda: sentence in self.out + self.err or self.process.poll() is not None, seconds)
         assert sentence in self.out + self.err, (self.out, self.err)
 
     def code(self) -> int:
@@ -276,15 +276,19 @@ def _reset(connection: socket.socket) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_ends_a_training_with_its_workers_and_the_same_command_continues(folder: Path, tmp_path: Path) -> None:
+def test_sigterm_ends_a_training_with_its_workers_and_the_same_command_continues(
+    folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """On a local cluster: the driver, Ray's processes and the workers are gone within the time Kubernetes gives."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     words = command(
         *("train", "run.toml", f"cluster.storage={tmp_path}", "cluster.cpus_per_worker=1", "cluster.workers=2"),
         *("train.epochs=200", "cluster.name=ended", "train.checkpoint_every_steps=5"),
     )
-    training = Watched(words, folder, environment)
-    training.says("step 20/")
+    environment["PYTHONPATH"] = str(JOBS.parent)
+    request.addfinalizer(lambda: [watched.process.kill() for watched in (training, again)])
+    training = again = Watched(words, folder, environment)
+    training.says("step 20/", seconds=180)
     family = psutil.Process(training.process.pid).children(recursive=True)
     started = time.monotonic()
     training.process.terminate()
@@ -294,6 +298,6 @@ def test_sigterm_ends_a_training_with_its_workers_and_the_same_command_continues
     assert "Traceback" not in training.out + training.err
     assert not psutil.wait_procs(family, timeout=10)[1]
     again = Watched(words, folder, environment)
-    again.says("continuing from")
+    again.says("continuing from", seconds=180)
     again.process.terminate()
     assert again.code() == 143
