@@ -133,13 +133,9 @@ def two_node_cluster(
         cluster.second = _start(
             environment, folder / "node-1.log", "--address", address, *_node(second_cpus), *second_options
         )
-        stack.callback(_end, cluster.second)
+        stack.callback(lambda: _end(first, cluster.second, *cluster.extra))
         cluster.wait(2)
-        try:
-            yield cluster
-        finally:
-            for node in cluster.extra:
-                _end(node)
+        yield cluster
 
 
 def free_ports(count: int) -> list[int]:
@@ -188,15 +184,17 @@ def _start(environment: Mapping[str, str], log: Path, *options: str) -> Node:
     return Node(process, log)
 
 
-def _end(node: Node) -> None:
-    """End a node by the ids of the processes that it started, gently and then surely."""
-    started = node.processes()
-    node.process.terminate()
-    try:
-        node.process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        node.process.kill()
-        node.process.wait()
+def _end(*nodes: Node) -> None:
+    """End nodes by the ids of the processes that they started, gently and then surely."""
+    started = [process for node in nodes for process in node.processes()]
+    for node in nodes:
+        node.process.terminate()
+    for node in nodes:
+        try:
+            node.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            node.process.kill()
+            node.process.wait()
     _, alive = psutil.wait_procs(started, timeout=3)
     for process in alive:
         process.kill()
