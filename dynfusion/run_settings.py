@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dynfusion.evaluation.protocol import EvaluationSettings
+from dynfusion.evaluation.validation import ValidationSettings
 from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.masking import MaskingSettings
 from dynfusion.fusion.model import ModelSettings
@@ -22,6 +23,7 @@ class RunSettings(Settings):
     train: TrainSettings = TrainSettings()
     engine: EngineSettings = EngineSettings()
     cluster: ClusterSettings = ClusterSettings()
+    validation: ValidationSettings = ValidationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
@@ -38,14 +40,21 @@ def identity(settings: RunSettings) -> str:
     """The fingerprint of what decides a run's global batches and steps.
 
     Not where it is kept, how often it is watched and saved, how it is evaluated, nor how many workers share it: with
-    another number of them the same global batches follow, and the weights differ by rounding.
+    another number of them the same global batches follow, and the weights differ by rounding. Validation only watches,
+    unless `validation.patience` ends the run: then what the score depends on and when it is taken decide the steps.
     """
-    unseen = {"keep_checkpoints": 1, "log_every_steps": 1, "checkpoint_every_steps": 1}
-    train = settings.train.model_copy(update=unseen)
-    cluster = ClusterSettings()
-    data = DataSettings(uri="-", group_rows=settings.data.group_rows)
+    stops = settings.validation.patience > 0
+    unseen = {"keep_checkpoints": 1, "log_every_steps": 1}
+    train = settings.train.model_copy(update=unseen if stops else {**unseen, "checkpoint_every_steps": 1})
+    validation = settings.validation.model_copy(update={"keep_best_by": "none", "export": "last"})
     return fingerprint(
         settings.model_copy(
-            update={"data": data, "train": train, "cluster": cluster, "evaluation": EvaluationSettings()}
+            update={
+                "data": DataSettings(uri="-", group_rows=settings.data.group_rows),
+                "train": train,
+                "cluster": ClusterSettings(),
+                "validation": validation if stops else ValidationSettings(),
+                "evaluation": EvaluationSettings(),
+            }
         )
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from dynfusion.edges.datasets import open_dataset
@@ -19,14 +19,27 @@ from dynfusion.edges.deepspeed_engine import configuration
 from dynfusion.edges.object_store import filesystem
 from dynfusion.edges.ray_board import Watch, watched_board
 from dynfusion.edges.ray_cluster import wait_for
+from dynfusion.edges.ray_validation import (
+    Validator,
+    checkpoint_config,
+    known_score,
+    make_checks,
+    patience,
+    read_tasks,
+    validation_config,
+)
 from dynfusion.edges.ray_worker import run_worker
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.edges.s3_storage import below, open_storage
+from dynfusion.evaluation.validation import check_task
 from dynfusion.run_settings import RunSettings, identity
+from dynfusion.store.dataset import Dataset
 from dynfusion.store.manifest import Manifest, local_folder
-from dynfusion.training.assemble import check_shares, make_order
-from dynfusion.training.checkpoint import latest
-from dynfusion.training.run_folder import claim, finish, finished
+from dynfusion.training.assemble import check_shares, make_order, make_plan
+from dynfusion.training.checkpoint import checkpoint_names, latest, problem, read_history, read_state, step_of
+from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
+from dynfusion.training.run_folder import Ending, claim, finish, finished
+from dynfusion.training.storage import Storage
 
 
 def train_on_ray(settings: RunSettings, watch: Watch) -> str:
@@ -36,7 +49,7 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     """
     settings = _with_absolute_paths(settings)
     dataset = open_dataset(settings.data.uri, cache=settings.data)
-    _check(settings, dataset.manifest)
+    checks = _check(settings, dataset.manifest)
     folder = below(settings.cluster.storage, settings.cluster.name)
     storage = open_storage(folder)
     claim(storage, settings.model_dump(mode="json"), identity(settings), dataset.manifest.fingerprint)
@@ -48,20 +61,19 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     resources = _resources(settings)
     wait_for([resources] * settings.cluster.workers[0], deadline_seconds=settings.cluster.start_deadline_seconds)
     with watched_board(watch) as board:
-        _fit(make_trainer(settings, folder, board))
-    with latest(storage, watch.say) as last:
-        assert last is not None
-        finish(storage, last[1], settings.model_dump(mode="json"), dataset)
+        validator = Validator(settings.model_dump(mode="json"), folder, board)
+        _fit(make_trainer(settings, validator, checks))
+    _finish(settings, dataset, validator, checks, watch)
     return folder
 
 
-def make_trainer(settings: RunSettings, folder: str, board: Any) -> TorchTrainer:
-    """Ray Train's part of a run: how many workers, with what, how often again, and which checkpoints stay."""
+def make_trainer(settings: RunSettings, validator: Validator, checks: Checks) -> TorchTrainer:
+    """Ray Train's part of a run: how many workers, with what, how often again, and what becomes of checkpoints."""
     fewest, most = settings.cluster.workers
     path, files = _where_ray_keeps_it(settings.cluster.storage)
     return TorchTrainer(
         run_worker,
-        train_loop_config={"settings": settings.model_dump(mode="json"), "folder": folder, "board": board},
+        train_loop_config={"validator": validator},
         scaling_config=ScalingConfig(
             num_workers=fewest if fewest == most else (fewest, most),
             use_gpu=settings.cluster.gpus,
@@ -73,8 +85,9 @@ def make_trainer(settings: RunSettings, folder: str, board: Any) -> TorchTrainer
             storage_path=path,
             storage_filesystem=files,
             failure_config=FailureConfig(max_failures=settings.cluster.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=settings.train.keep_checkpoints),
+            checkpoint_config=checkpoint_config(settings),
         ),
+        validation_config=validation_config(validator) if checks.every_steps else None,
     )
 
 
@@ -95,6 +108,36 @@ def _fit(trainer: TorchTrainer) -> None:
         raise RuntimeError(f"training failed: {_last_line(error)} (--debug shows more)") from error
 
 
+def _finish(settings: RunSettings, dataset: Dataset, validator: Validator, checks: Checks, watch: Watch) -> None:
+    """Leave the run's model, from its last or its best checkpoint."""
+    storage = open_storage(validator.folder)
+    with latest(storage, watch.say) as last:
+        assert last is not None
+        step, history = read_state(last[1]).step, read_history(last[1])
+        why = patience(settings).ended_by(validated(history)) if step < checks.total_steps else None
+        if checks.due(step) and (metrics := known_score(validator, step, watch.say)):
+            history.append({"step": step, VALIDATION: metrics})
+        ending = Ending(step, why or "every epoch is done", history)
+        chosen = _best(settings, storage, ending) or last[0]
+        if chosen != last[0]:
+            watch.say(f"the model is that of {chosen}, the best of the kept ones by {settings.validation.keep_best_by}")
+        with storage.local(chosen) as folder:
+            finish(storage, folder, ending, settings.model_dump(mode="json"), dataset)
+
+
+def _best(settings: RunSettings, storage: Storage, ending: Ending) -> str | None:
+    """The name of the best whole checkpoint where that one is asked for, None where the last one is."""
+    if settings.validation.export == "last":
+        return None
+    metric, kept = settings.validation.keep_best_by, {step_of(name): name for name in checkpoint_names(storage)}
+    while (step := best_step(ending.history, metric, kept=kept)) is not None:
+        with storage.local(kept[step]) as folder:
+            if problem(folder) is None:
+                return kept[step]
+        del kept[step]
+    return None
+
+
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
@@ -105,13 +148,18 @@ def _where_ray_keeps_it(storage: str) -> tuple[str, Any]:
     return filesystem(parse_s3(storage)) if is_s3(storage) else (storage, None)
 
 
-def _check(settings: RunSettings, manifest: Manifest) -> None:
+def _check(settings: RunSettings, manifest: Manifest) -> Checks:
     """Everything that workers would refuse, refused before there are any and before the run's folder is touched."""
     order = make_order(manifest, settings.data, settings.train)
     for workers in settings.cluster.workers:
         check_shares(order, settings.train, workers)
     if settings.engine.kind == "deepspeed":
         configuration(settings.train, settings.engine)
+    checks = make_checks(settings, manifest, make_plan(order, settings.train, settings.masking))
+    if checks.every_steps:
+        for task in read_tasks(settings).values():
+            check_task(task, manifest)
+    return checks
 
 
 def _resources(settings: RunSettings) -> dict[str, float]:
@@ -129,4 +177,8 @@ def _with_absolute_paths(settings: RunSettings) -> RunSettings:
     cluster = settings.cluster
     if not is_s3(cluster.storage):
         cluster = cluster.model_copy(update={"storage": str(local_folder(cluster.storage).absolute())})
-    return settings.model_copy(update={"data": data, "cluster": cluster})
+    tasks = {
+        n: uri if is_s3(uri) else str(local_folder(uri).absolute()) for n, uri in settings.validation.tasks.items()
+    }
+    validation = settings.validation.model_copy(update={"tasks": tasks})
+    return settings.model_copy(update={"data": data, "cluster": cluster, "validation": validation})
