@@ -118,11 +118,13 @@ def _finish(settings: RunSettings, dataset: Dataset, validator: Validator, check
         if checks.due(step) and (metrics := known_score(validator, step, watch.say)):
             history.append({"step": step, VALIDATION: metrics})
         ending = Ending(step, why or "every epoch is done", history)
-        chosen = _best(settings, storage, ending) or last[0]
-        if chosen != last[0]:
-            watch.say(f"the model is that of {chosen}, the best of the kept ones by {settings.validation.keep_best_by}")
-        with storage.local(chosen) as folder:
-            finish(storage, folder, ending, settings.model_dump(mode="json"), dataset)
+        best = _best(settings, storage, ending)
+        if best is None or best == last[0]:
+            finish(storage, last[1], ending, settings.model_dump(mode="json"), dataset)
+            return
+    watch.say(f"the model is that of {best}, the best of the kept ones by {settings.validation.keep_best_by}")
+    with storage.local(best) as folder:
+        finish(storage, folder, ending, settings.model_dump(mode="json"), dataset)
 
 
 def _best(settings: RunSettings, storage: Storage, ending: Ending) -> str | None:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import Checkpoint, CheckpointConfig
-from ray.train.v2.api.validation_config import ValidationConfig
+from ray.train import Checkpoint, CheckpointConfig, ValidationConfig
 
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_board import Voice
