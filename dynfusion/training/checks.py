@@ -57,7 +57,8 @@ class Patience:
                 best, best_step, waited = score, record["step"], 0
         if waited < self.checks:
             return None
-        return f"{waited} checks have not raised the validation score above {best:.4f} of step {best_step}"
+        times = f"{waited} check{'s' if waited > 1 else ''}"
+        return f"the validation score has not risen above {best:.4f}, that of step {best_step}, for {times}"
 
 
 def validated(history: Sequence[Record]) -> list[Record]:

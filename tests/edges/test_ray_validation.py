@@ -64,11 +64,13 @@ def test_a_run_stops_when_its_score_no_longer_rises_though_workers_hold_every_cp
     record = training(folder)
     # Step 6 knows the scores of 2 and 4: one to beat and one that did not.
     assert record["ended"]["step"] == 6
-    assert record["ended"]["why"].startswith("1 checks have not raised the validation score above")
+    score = record["validation"][0]["validation"]["score"]
+    why = f"the validation score has not risen above {score:.4f}, that of step 2, for 1 check"
+    assert record["ended"]["why"] == why
     assert [check["step"] for check in record["validation"]] == [2, 4, 6]
     assert [entry["step"] for entry in record["history"]] == [2, 4, 6]
     assert [text.split()[1] for text in said if "  validation score" in text] == ["2", "4", "6"]
-    assert any(text.startswith("stopping early at step 6: 1 checks have not raised") for text in said)
+    assert f"stopping early at step 6: {why}" in said
     last = folder / "checkpoint-00000006-001"
     found = validate(FusionModel.load(last / "model"), dataset, {}, ValidationSettings())
     assert record["validation"][-1]["validation"] == found

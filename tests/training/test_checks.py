@@ -48,7 +48,7 @@ def test_a_run_stops_after_so_many_checks_without_improvement(
 
 def test_why_a_run_stopped_names_the_best_step() -> None:
     assert Patience(2, 0.0).ended_by(scored(0.5, 0.6, 0.4, 0.6)) == (
-        "2 checks have not raised the validation score above 0.6000 of step 20"
+        "the validation score has not risen above 0.6000, that of step 20, for 2 checks"
     )
 
 
