@@ -107,7 +107,7 @@ def unscored(settings: RunSettings) -> dict[str, float]:
 
 
 def wait_for_score(validator: Validator, check: int, say: Callable[[str], None]) -> dict[str, float]:
-    """The metrics of the check at a step, worked out here when no task did; empty when its checkpoint is gone.
+    """The metrics of the check at a step, worked out here when no task did; as `known_score`.
 
     Called in a worker. Returns when Ray has no validation of this run left to do, so there is never more than one.
     """
@@ -120,7 +120,10 @@ def wait_for_score(validator: Validator, check: int, say: Callable[[str], None])
 
 
 def known_score(validator: Validator, check: int, say: Callable[[str], None]) -> dict[str, float]:
-    """The metrics of the check at a step, read or worked out here; empty when its checkpoint is gone."""
+    """The metrics of the check at a step, read or worked out here; empty, aloud, when that cannot be.
+
+    Raises ValueError as `Validator.score` where the run's end depends on it; watching ends no run.
+    """
     scores = open_storage(below(validator.folder, VALIDATION))
     for file in reversed(scores.names()):
         if file.endswith(".json") and step_of(file) == check:
@@ -131,9 +134,19 @@ def known_score(validator: Validator, check: int, say: Callable[[str], None]) ->
             with storage.local(name) as folder:
                 whole = problem(folder) is None
             if whole:
-                return validator.score(name, say)
+                return _score_or_say_why_not(validator, name, say)
     say(f"step {check} was not validated: its checkpoint is gone")
     return {}
+
+
+def _score_or_say_why_not(validator: Validator, name: str, say: Callable[[str], None]) -> dict[str, float]:
+    try:
+        return validator.score(name, say)
+    except ValueError as error:
+        if validator.settings["validation"]["patience"]:
+            raise
+        say(f"step {step_of(name)} was not validated: {error}")
+        return {}
 
 
 def score_path(name: str) -> str:

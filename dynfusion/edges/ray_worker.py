@@ -99,7 +99,7 @@ class Run:
     def enough(self) -> bool:
         """Whether the run's history says that it has ended early; a function of the history alone."""
         why = patience(self.settings).ended_by(validated(self.history))
-        if why is not None:
+        if why is not None and self.saved < self.checks.total_steps:
             self.voice.say(f"stopping early at step {self.saved}: {why}")
         return why is not None
 

@@ -35,13 +35,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return packed(tmp_path_factory.mktemp("data"), rows=900, holdout=0.2)
 
 
-def stopping(dataset: Dataset, storage: Path) -> RunSettings:
+def stopping(dataset: Dataset, storage: Path, *, keep_best_by: str = "loss") -> RunSettings:
     """Checks at steps 2, 4, ...; none after the first is an improvement, so that step 6 is the first that may stop.
 
     The two workers hold every CPU of the cluster. They learn too fast, so that the loss is lowest at first.
     """
     base = settings(dataset, storage, cpus_per_worker=ray.cluster_resources()["CPU"] / 2)
-    validation = ValidationSettings(patience=1, min_improvement=10.0, keep_best_by="loss", export="best")
+    validation = ValidationSettings(patience=1, min_improvement=10.0, keep_best_by=keep_best_by, export="best")
     train = base.train.model_copy(update={"checkpoint_every_steps": 2, "keep_checkpoints": 1, "learning_rate": 0.4})
     return base.model_copy(update={"validation": validation, "train": train})
 
@@ -104,6 +104,7 @@ def test_a_killed_worker_changes_neither_the_step_that_a_run_stops_at_nor_its_we
     assert killed
     assert any("continuing from" in text for text in said)
     same_end(folder, stopped[0])
+    assert all((weights(folder)[name] == tensor).all() for name, tensor in weights(stopped[0]).items())
 
 
 @pytest.mark.slow
@@ -111,7 +112,7 @@ def test_a_killed_driver_and_the_same_command_again_stop_at_the_same_step(
     dataset: Dataset, stopped: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     run_file = tmp_path / "run.toml"
-    run_file.write_text(to_toml(stopping(dataset, tmp_path)))
+    run_file.write_text(to_toml(stopping(dataset, tmp_path, keep_best_by="score")))
     command = [sys.executable, "-m", "dynfusion", "train", str(run_file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
@@ -123,6 +124,8 @@ def test_a_killed_driver_and_the_same_command_again_stop_at_the_same_step(
     assert "continuing from" in again.stdout
     assert "step 4  validation score" in again.stdout
     same_end(tmp_path / "run", stopped[0])
+    scores = {check["step"]: check["validation"]["score"] for check in training(tmp_path / "run")["validation"]}
+    assert training(tmp_path / "run")["steps"] == max(scores, key=lambda step: scores[step]) != 2
 
 
 def same_end(found: Path, expected: Path) -> None:
@@ -131,7 +134,6 @@ def same_end(found: Path, expected: Path) -> None:
     assert one["ended"] == other["ended"]
     assert one["validation"] == other["validation"]
     assert untimed(one["history"]) == untimed(other["history"])
-    assert all((weights(found)[name] == tensor).all() for name, tensor in weights(expected).items())
     lasts = [sorted(folder.glob("checkpoint-00000006-*"))[-1] for folder in (found, expected)]
     assert all((weights(lasts[0])[name] == tensor).all() for name, tensor in weights(lasts[1]).items())
 
@@ -152,6 +154,20 @@ def test_a_score_that_ray_lost_is_worked_out_from_the_stored_checkpoint(dataset:
     assert known_score(validator, 6, said.append) == found
     assert known_score(validator, 3, said.append) == {}
     assert said[1:] == ["step 3 was not validated: its checkpoint is gone"]
+
+
+def test_a_score_that_cannot_be_had_ends_a_run_only_where_its_end_depends_on_it(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    run(dataset, tmp_path / "run", settings=TRAIN.model_copy(update={"checkpoint_every_steps": 6}))
+    unread = stopping(dataset, tmp_path).model_dump(mode="json")
+    unread["validation"]["tasks"] = {"toxic": str(tmp_path / "nowhere")}
+    with pytest.raises(ValueError, match="no packed dataset here"):
+        known_score(Validator(unread, str(tmp_path / "run"), board=None), 6, silent)
+    unread["validation"]["patience"], said = 0, list[str]()
+    assert known_score(Validator(unread, str(tmp_path / "run"), board=None), 6, said.append) == {}
+    assert len(said) == 1
+    assert said[0].startswith("step 6 was not validated: ")
 
 
 def test_validation_without_anything_to_validate_on_is_refused_before_there_is_a_run_folder(tmp_path: Path) -> None:
