@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dynfusion.evaluation.protocol import EvaluationSettings
+from dynfusion.evaluation.validation import ValidationSettings
 from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.masking import MaskingSettings
 from dynfusion.fusion.model import ModelSettings
@@ -24,6 +25,7 @@ class RunSettings(Settings):
     engine: EngineSettings = EngineSettings()
     cluster: ClusterSettings = ClusterSettings()
     tracking: TrackingSettings = TrackingSettings()
+    validation: ValidationSettings = ValidationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
@@ -40,19 +42,22 @@ def identity(settings: RunSettings, data_fingerprint: str) -> Identity:
     """What decides a run's global batches and steps.
 
     Not where it is kept, how often it is watched and saved, how it is evaluated, nor how many workers share it: with
-    another number of them the same global batches follow, and the weights differ by rounding.
+    another number of them the same global batches follow, and the weights differ by rounding. Validation only watches,
+    unless `validation.patience` ends the run: then what the score depends on and when it is taken decide the steps.
     """
     return Identity(_fingerprint(settings), _fingerprint(settings, epochs=1), data_fingerprint)
 
 
 def _fingerprint(settings: RunSettings, **train: int) -> str:
-    unseen = {**train, "keep_checkpoints": 1, "log_every_steps": 1, "checkpoint_every_steps": 1}
-    changed = settings.train.model_copy(update=unseen)
+    stops = settings.validation.patience > 0
+    unseen = {**train, "keep_checkpoints": 1, "log_every_steps": 1}
+    validation = settings.validation.model_copy(update={"keep_best_by": "none", "export": "last"})
     decisive = {
         "data": DataSettings(uri="-", group_rows=settings.data.group_rows, weights=settings.data.weights),
-        "train": changed,
+        "train": settings.train.model_copy(update=unseen if stops else {**unseen, "checkpoint_every_steps": 1}),
         "cluster": ClusterSettings(),
         "tracking": TrackingSettings(),
+        "validation": validation if stops else ValidationSettings(),
         "evaluation": EvaluationSettings(),
     }
     return fingerprint(settings.model_copy(update=decisive))

@@ -11,25 +11,37 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_engine import configuration
 from dynfusion.edges.ray_board import Watch, watched_board
 from dynfusion.edges.ray_cluster import wait_for
+from dynfusion.edges.ray_validation import (
+    Validator,
+    checkpoint_config,
+    known_score,
+    make_checks,
+    patience,
+    read_tasks,
+    validation_config,
+)
 from dynfusion.edges.ray_worker import run_worker
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.edges.s3_clients import filesystem
 from dynfusion.edges.s3_storage import below, load_model, open_storage
 from dynfusion.edges.tracking import Tracker, tracker
+from dynfusion.evaluation.validation import check_task
 from dynfusion.run_settings import RunSettings, identity
 from dynfusion.store.manifest import local_folder
-from dynfusion.training.assemble import check_shares, make_mixture, make_objective, start_from
-from dynfusion.training.checkpoint import latest, read_history
+from dynfusion.training.assemble import check_shares, make_mixture, make_objective, make_plan, start_from
+from dynfusion.training.checkpoint import checkpoint_names, latest, problem, read_history, read_state, step_of
+from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
 from dynfusion.training.loop import Record
-from dynfusion.training.run_folder import claim, finish, finished
+from dynfusion.training.run_folder import Ending, claim, finish, finished
 from dynfusion.training.sources import Sources
+from dynfusion.training.storage import Storage
 
 
 def train_on_ray(settings: RunSettings, watch: Watch) -> str:
@@ -39,7 +51,7 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     """
     settings = _with_absolute_paths(settings)
     sources = open_sources(settings.data)
-    _check(settings, sources)
+    checks = _check(settings, sources)
     folder = below(settings.cluster.storage, settings.cluster.name)
     storage = open_storage(folder)
     claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint))
@@ -50,29 +62,30 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
         history = read_history(last[1]) if last else []
     resources = _resources(settings)
     wait_for([resources] * settings.cluster.workers[0], deadline_seconds=settings.cluster.start_deadline_seconds)
-    with tracker(storage, settings.tracking, history) as tracked, watched_board(_both(watch, tracked)) as board:
-        _fit(make_trainer(settings, folder, board))
-    with latest(storage, watch.say) as last:
-        assert last is not None
-        finish(storage, last[1], settings.model_dump(mode="json"), sources)
+    with tracker(storage, settings.tracking, history) as tracked:
+        with watched_board(_both(watch, tracked)) as board:
+            validator = Validator(settings.model_dump(mode="json"), folder, board)
+            _fit(make_trainer(settings, validator, checks))
+        _finish(settings, sources, validator, checks, _both(watch, tracked))
     return folder
 
 
 def _both(watch: Watch, tracked: Tracker) -> Watch:
     def record(made: Record) -> None:
-        watch.record(made)
+        if VALIDATION not in made:  # the validator has said that one itself
+            watch.record(made)
         tracked.record(made)
 
     return Watch(record, watch.say)
 
 
-def make_trainer(settings: RunSettings, folder: str, board: Any) -> TorchTrainer:
-    """Ray Train's part of a run: how many workers, with what, how often again, and which checkpoints stay."""
+def make_trainer(settings: RunSettings, validator: Validator, checks: Checks) -> TorchTrainer:
+    """Ray Train's part of a run: how many workers, with what, how often again, and what becomes of checkpoints."""
     fewest, most = settings.cluster.workers
     path, files = _where_ray_keeps_it(settings.cluster.storage)
     return TorchTrainer(
         run_worker,
-        train_loop_config={"settings": settings.model_dump(mode="json"), "folder": folder, "board": board},
+        train_loop_config={"validator": validator},
         scaling_config=ScalingConfig(
             num_workers=fewest if fewest == most else (fewest, most),
             use_gpu=settings.cluster.gpus,
@@ -84,8 +97,9 @@ def make_trainer(settings: RunSettings, folder: str, board: Any) -> TorchTrainer
             storage_path=path,
             storage_filesystem=files,
             failure_config=FailureConfig(max_failures=settings.cluster.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=settings.train.keep_checkpoints),
+            checkpoint_config=checkpoint_config(settings),
         ),
+        validation_config=validation_config(validator) if checks.every_steps else None,
     )
 
 
@@ -106,6 +120,39 @@ def _fit(trainer: TorchTrainer) -> None:
         raise RuntimeError(f"training failed: {_last_line(error)} (--debug shows more)") from error
 
 
+def _finish(settings: RunSettings, sources: Sources, validator: Validator, checks: Checks, watch: Watch) -> None:
+    """Leave the run's model, from its last or its best checkpoint."""
+    storage = open_storage(validator.folder)
+    with latest(storage, watch.say) as last:
+        assert last is not None
+        step, history = read_state(last[1]).step, read_history(last[1])
+        why = patience(settings).ended_by(validated(history)) if step < checks.total_steps else None
+        if checks.due(step) and (metrics := known_score(validator, step, watch.say)):
+            history.append({"step": step, VALIDATION: metrics})
+            watch.record(history[-1])
+        ending = Ending(step, why or "every epoch is done", history)
+        best = _best(settings, storage, ending)
+        if best is None or best == last[0]:
+            finish(storage, last[1], ending, settings.model_dump(mode="json"), sources)
+            return
+    watch.say(f"the model is that of {best}, the best of the kept ones by {settings.validation.keep_best_by}")
+    with storage.local(best) as folder:
+        finish(storage, folder, ending, settings.model_dump(mode="json"), sources)
+
+
+def _best(settings: RunSettings, storage: Storage, ending: Ending) -> str | None:
+    """The name of the best whole checkpoint where that one is asked for, None where the last one is."""
+    if settings.validation.export == "last":
+        return None
+    metric, kept = settings.validation.keep_best_by, {step_of(name): name for name in checkpoint_names(storage)}
+    while (step := best_step(ending.history, metric, kept=kept)) is not None:
+        with storage.local(kept[step]) as folder:
+            if problem(folder) is None:
+                return kept[step]
+        del kept[step]
+    return None
+
+
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
@@ -116,9 +163,10 @@ def _where_ray_keeps_it(storage: str) -> tuple[str, Any]:
     return filesystem(parse_s3(storage)) if is_s3(storage) else (storage, None)
 
 
-def _check(settings: RunSettings, sources: Sources) -> None:
+def _check(settings: RunSettings, sources: Sources) -> Checks:
     """Everything that workers would refuse, refused before there are any and before the run's folder is touched."""
-    for order in make_mixture(sources, settings.data, settings.train).orders:
+    mixture = make_mixture(sources, settings.data, settings.train)
+    for order in mixture.orders:
         for workers in settings.cluster.workers:
             check_shares(order, settings.train, workers)
     if settings.train.init is not None:
@@ -126,6 +174,12 @@ def _check(settings: RunSettings, sources: Sources) -> None:
         start_from(built, load_model(settings.train.init).network, settings.train.init)
     if settings.engine.kind == "deepspeed":
         configuration(settings.train, settings.engine)
+    manifest = sources.datasets[0].manifest
+    checks = make_checks(settings, manifest, make_plan(mixture, settings.train, settings.masking))
+    if checks.every_steps:
+        for task in read_tasks(settings).values():
+            check_task(task, manifest)
+    return checks
 
 
 def _resources(settings: RunSettings) -> dict[str, float]:
@@ -142,7 +196,10 @@ def _with_absolute_paths(settings: RunSettings) -> RunSettings:
     cluster = settings.cluster.model_copy(update={"storage": _absolute(settings.cluster.storage)})
     init = settings.train.init
     train = settings.train.model_copy(update={"init": None if init is None else _absolute(init)})
-    return settings.model_copy(update={"data": data, "cluster": cluster, "train": train})
+    tasks = {name: _absolute(uri) for name, uri in settings.validation.tasks.items()}
+    validation = settings.validation.model_copy(update={"tasks": tasks})
+    update = {"data": data, "cluster": cluster, "train": train, "validation": validation}
+    return settings.model_copy(update=update)
 
 
 def _absolute(uri: str) -> str:

@@ -1,10 +1,12 @@
 """One rank of a training run, inside a Ray Train worker.
 
     last whole checkpoint --> engine, history --> training.loop --> records to the board
-                                                       |
-                                     checkpoints to the run's folder, uploaded behind the training's back
+                                  ^                    |
+                    score of the check before       checkpoints to the run's folder, uploaded behind the training's back
+                                  |                    |
+                                  +-- ray_validation --+
 
-What all ranks must do alike (resume, record, save) is in `Run`.
+What all ranks must do alike (resume, record, save, end) is in `Run`.
 """
 
 import os
@@ -26,6 +28,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_engine import DeepSpeedEngine
 from dynfusion.edges.ray_board import Voice
+from dynfusion.edges.ray_validation import Validator, make_checks, patience, unscored, wait_for_score
 from dynfusion.edges.s3_storage import load_model, open_storage
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.run_settings import RunSettings, identity
@@ -42,6 +45,7 @@ from dynfusion.training.checkpoint import (
     next_attempt,
     save_checkpoint,
 )
+from dynfusion.training.checks import VALIDATION, Checks, trained, validated
 from dynfusion.training.engine import Engine, TorchEngine
 from dynfusion.training.loop import NotFiniteError, Plan, Record, train
 from dynfusion.training.mixture import MixedFeed
@@ -61,6 +65,8 @@ class Run:
     engine: Engine
     objective: FusionObjective
     voice: Voice
+    checks: Checks
+    validator: Validator
     attempt: int = 0
     start: int = 0
     saved: int = 0
@@ -97,7 +103,32 @@ class Run:
         if ray.train.get_preemption_info() is not None and not self.saved_for_preemption:
             self.saved_for_preemption = True
             self.voice.say(f"a node of this run is being taken away: saving step {made['step']}")
-            self.save(made["step"])
+            if not self.checks.due(made["step"]):  # the loop saves that one next, with what it decides there
+                self.save(made["step"])
+
+    def checkpoint(self, step: int) -> bool:
+        """Save, and at a check decide from the checks before it whether the run ends here; the same on all ranks."""
+        if self.checks.due(step):
+            self._take_score(self.checks.before(step))
+        self.save(step)
+        return self.enough()
+
+    def enough(self) -> bool:
+        """Whether the run's history says that it has ended early; a function of the history alone."""
+        why = patience(self.settings).ended_by(validated(self.history))
+        if why is not None and self.saved < self.checks.total_steps:
+            self.voice.say(f"stopping early at step {self.saved}: {why}")
+        return why is not None
+
+    def _take_score(self, check: int | None) -> None:
+        """Put the score of an earlier check into the history; rank 0 waits for it, and all ranks get the same."""
+        if check is None or any(record["step"] == check for record in validated(self.history)):
+            return
+        found = wait_for_score(self.validator, check, self.voice.say) if self.engine.rank == 0 else None
+        metrics = broadcast_from_rank_zero(found)
+        if metrics:
+            self.history.append({"step": check, VALIDATION: metrics})
+            self.voice.record(self.history[-1])
 
     def save(self, step: int) -> None:
         """Write this rank's part of a checkpoint here; its upload goes on while training does."""
@@ -116,11 +147,12 @@ class Run:
         part = new_scratch_folder()
         save_checkpoint(part, self.engine, self.objective.network, state, self.history)
         ray.train.report(
-            {"step": step, "loss": self.history[-1]["loss"]},
+            {"step": step, "loss": trained(self.history)[-1]["loss"], **unscored(self.settings)},
             checkpoint=Checkpoint.from_directory(str(part)),
             checkpoint_dir_name=checkpoint_name(step, self.attempt),
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
             checkpoint_upload_fn=self._put,
+            validation=self.checks.due(step),
         )
 
     def _put(self, checkpoint: Checkpoint, name: str) -> Checkpoint:
@@ -150,7 +182,8 @@ def new_scratch_folder() -> Path:
 
 def run_worker(config: dict[str, Any]) -> None:
     """One rank of a training run, from its last whole checkpoint if there is one."""
-    settings = build(RunSettings, config["settings"])
+    validator: Validator = config["validator"]
+    settings = build(RunSettings, validator.settings)
     sources = open_sources(settings.data, processes=ray.train.get_context().get_local_world_size())
     mixture = make_mixture(sources, settings.data, settings.train)
     plan = make_plan(mixture, settings.train, settings.masking)
@@ -158,10 +191,14 @@ def run_worker(config: dict[str, Any]) -> None:
     if settings.train.init is not None:
         start_from(objective.network, load_model(settings.train.init).network, settings.train.init)
     engine = make_engine(objective, settings)
-    voice = Voice(config["board"], quiet=engine.rank != 0)
-    storage = open_storage(config["folder"])
-    run = Run(settings, identity(settings, sources.fingerprint), storage, engine, objective, voice)
+    voice = Voice(validator.board, quiet=engine.rank != 0)
+    storage = open_storage(validator.folder)
+    checks = make_checks(settings, sources.datasets[0].manifest, plan)
+    mine = identity(settings, sources.fingerprint)
+    run = Run(settings, mine, storage, engine, objective, voice, checks, validator)
     run.resume()
+    if run.start and run.enough():
+        return
     voice.say(_opening(settings, engine.world_size, mixture.num_groups, plan, run.start))
 
     def open_feed(source: int, start: Position) -> Feed:
@@ -177,7 +214,7 @@ def run_worker(config: dict[str, Any]) -> None:
 
     feed = MixedFeed(mixture, run.start, open_feed)
     try:
-        train(objective, engine, feed, plan=plan, start_step=run.start, record=run.record, checkpoint=run.save)
+        train(objective, engine, feed, plan=plan, start_step=run.start, record=run.record, checkpoint=run.checkpoint)
     except NotFiniteError as error:
         voice.fail(str(error))  # and end in peace: Ray would start the workers again, to the same end
     finally:

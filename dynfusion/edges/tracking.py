@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from tensorboardX import SummaryWriter
 
+from dynfusion.training.checks import SCORE, VALIDATION
 from dynfusion.training.config import TrackingSettings
 from dynfusion.training.loop import Record
 from dynfusion.training.storage import LocalStorage, Storage
@@ -26,6 +27,7 @@ from dynfusion.training.storage import LocalStorage, Storage
 HISTORY = "history.jsonl"
 TENSORBOARD = "tensorboard"
 _UPLOAD_SECONDS = 30.0
+_CHECK_STEP = f"{VALIDATION}/step"
 Scalars: TypeAlias = dict[str, float]
 
 
@@ -45,12 +47,14 @@ class Tracker:
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.sinks = sinks
-        self.last_step = 0
+        self.last_steps = {False: 0, True: 0}
 
     def record(self, made: Record) -> None:
-        if made["step"] <= self.last_step:
+        """Write what training recorded, or what a check found; each kind has its own steps."""
+        kind = VALIDATION in made
+        if made["step"] <= self.last_steps[kind]:
             return
-        self.last_step = made["step"]
+        self.last_steps[kind] = made["step"]
         for sink in self.sinks:
             sink.write(made)
 
@@ -127,10 +131,13 @@ class MLflow:
         name = address.rpartition("/")[2]
         run = found[0] if found else self.client.create_run(number, tags={self.TAG: address}, run_name=name)
         self.run = run.info.run_id
-        self.last_step = max((metric.step for metric in self.client.get_metric_history(self.run, "loss")), default=0)
+        self.last_steps = {False: self._last("loss"), True: self._last(f"{VALIDATION}/{SCORE}")}
+
+    def _last(self, name: str) -> int:
+        return max((metric.step for metric in self.client.get_metric_history(self.run, name)), default=0)
 
     def write(self, made: Record) -> None:
-        if made["step"] > self.last_step:
+        if made["step"] > self.last_steps[VALIDATION in made]:
             for name, value in scalars(made).items():
                 self.client.log_metric(self.run, name, value, step=made["step"])
 
@@ -151,7 +158,10 @@ class WandB:
         self.last_step = self.run.step
 
     def write(self, made: Record) -> None:
-        if made["step"] > self.last_step:
+        if VALIDATION in made:  # comes behind later steps, which W&B refuses, so its step is a number like others
+            if made["step"] > self.run.summary.get(_CHECK_STEP, 0):
+                self.run.log({**scalars(made), _CHECK_STEP: made["step"]})
+        elif made["step"] > self.last_step:
             self.run.log(scalars(made), step=made["step"])
 
     def close(self) -> None:

@@ -4,7 +4,7 @@
       model/config.json, model.safetensors      the plain model, loadable anywhere
       losses.safetensors                        what the losses learn beside it: the contrast's temperature
       state.json                                step, settings' and data set's fingerprint, torch's generator state
-      history.jsonl                             every record so far
+      history.jsonl                             every record so far, and every check but the last (see checks.py)
       engine/...                                the engine's part: optimizer state
       files-<rank>-of-<world size>.json         each rank's files with sizes and SHA-256, written last
 
@@ -112,6 +112,11 @@ def checkpoint_names(storage: Storage) -> list[str]:
 def checkpoint_name(step: int, attempt: int) -> str:
     """The folder of a checkpoint; no two attempts of a run share one."""
     return f"{PREFIX}{step:08d}-{attempt:03d}"
+
+
+def step_of(name: str) -> int:
+    """The step that a checkpoint folder's name says."""
+    return int(name.split("-")[1])
 
 
 def next_attempt(storage: Storage) -> int:

@@ -73,13 +73,14 @@ def train(
     plan: Plan,
     start_step: int,
     record: Callable[[Record], None],
-    checkpoint: Callable[[int], None],
+    checkpoint: Callable[[int], bool | None],
 ) -> None:
     """Run steps `start_step` to `plan.total_steps`.
 
     `record` gets one dictionary every `log_every_steps` and before every checkpoint; `checkpoint` gets the number of
-    steps done, every `checkpoint_every_steps` and at the end. Both are called on all ranks. Raises NotFiniteError when
-    the loss is not finite, on all ranks together, before such a state is saved.
+    steps done, every `checkpoint_every_steps` and at the end, and may say that it is enough (True, on all ranks). Both
+    are called on all ranks. Raises NotFiniteError when the loss is not finite, on all ranks together, before such a
+    state is saved.
     """
     settings = plan.train
     meter = Meter()
@@ -103,8 +104,8 @@ def train(
         if saving or done % settings.log_every_steps == 0:
             record(_read(objective, engine, meter, _where(plan, step, rate, norm)))
             meter = Meter()
-        if saving:
-            checkpoint(done)
+        if saving and checkpoint(done):
+            return
 
 
 def to_batch(fed: FeedBatch, plan: Plan, step: int) -> Batch:

@@ -3,6 +3,7 @@
 <storage>/<name>/
   run.json                          settings, their fingerprint, the data set's fingerprint
   checkpoint-<step>-<attempt>/      see checkpoint.py
+  validation/<checkpoint>.json      what a checkpoint scored, see edges/ray_validation.py
   history.jsonl, tensorboard/       every record once, see edges/tracking.py
   model/                            config.json, model.safetensors, training.json: written when the run is finished
 """
@@ -18,6 +19,8 @@ from typing import Any
 
 from dynfusion.store.whole import written_whole
 from dynfusion.training.checkpoint import MODEL, problem, read_history, read_state
+from dynfusion.training.checks import trained, validated
+from dynfusion.training.loop import Record
 from dynfusion.training.sources import Sources
 from dynfusion.training.storage import Storage
 
@@ -73,15 +76,26 @@ def finished(storage: Storage, epochs: int) -> bool:
     return training["settings"]["train"]["epochs"] >= epochs
 
 
-def finish(storage: Storage, checkpoint: Path, settings: dict[str, Any], sources: Sources) -> None:
+@dataclass(frozen=True)
+class Ending:
+    """How a run came to its end."""
+
+    step: int
+    why: str
+    """One phrase."""
+    history: list[Record]
+    """Every record of the run, checks among them."""
+
+
+def finish(storage: Storage, checkpoint: Path, ending: Ending, settings: dict[str, Any], sources: Sources) -> None:
     """Leave `model/` from the chosen checkpoint; a reader finds it whole or without its training.json."""
-    state = read_state(checkpoint)
     training = {
         "data": {"uri": settings["data"]["uri"], "fingerprint": sources.fingerprint, "rows": sources.rows},
         "settings": settings,
-        "steps": state.step,
+        "steps": read_state(checkpoint).step,
+        "ended": {"step": ending.step, "why": ending.why},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        "history": read_history(checkpoint),
+        **_histories(ending.history),
     }
     with tempfile.TemporaryDirectory(prefix="dynfusion-model-") as scratch:
         made = export(checkpoint, Path(scratch) / MODEL, training)
@@ -100,11 +114,15 @@ def export(checkpoint: Path, out: Path, training: dict[str, Any] | None = None) 
     if training is None:
         state = read_state(checkpoint)
         data = {"fingerprint": state.data_fingerprint}
-        training = {"data": data, "steps": state.step, "history": read_history(checkpoint)}
+        training = {"data": data, "steps": state.step, **_histories(read_history(checkpoint))}
     with written_whole(out) as part:
         shutil.copytree(checkpoint / MODEL, part, dirs_exist_ok=True)
         (part / TRAINING).write_bytes(as_json(training))
     return out
+
+
+def _histories(history: list[Record]) -> dict[str, Any]:
+    return {"validation": validated(history), "history": trained(history)}
 
 
 def as_json(content: Any) -> bytes:

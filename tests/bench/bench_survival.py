@@ -74,7 +74,8 @@ def main() -> None:
         watcher = train(arguments, name, every)
         folder = arguments.storage / name
         weights[name] = (folder / "model" / "model.safetensors").read_bytes()
-        steps = [json.loads(line)["step"] for line in (folder / "history.jsonl").read_text().splitlines()]
+        records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        steps = [record["step"] for record in records if "loss" in record]
         report[name] = {
             "seconds": round(time.monotonic() - started),
             "kills_at_seconds": watcher.kills,

@@ -98,7 +98,7 @@ def test_a_killed_worker_changes_nothing_in_the_weights(dataset: Dataset, undist
 
     def kill_once(record: dict[str, Any]) -> None:
         if record["step"] >= 6 and not killed:
-            killed.append(_training_worker())
+            killed.append(training_worker())
             os.kill(killed[0], signal.SIGKILL)
 
     # Two checkpoints in four steps, so that the kill falls between them whatever the driver's delay.
@@ -132,7 +132,7 @@ def test_a_killed_driver_and_the_same_command_again_change_nothing_in_the_weight
     assert all((found[name] == tensor).all() for name, tensor in expected.items())
 
 
-def _training_worker() -> int:
+def training_worker() -> int:
     """Process id of a Ray Train worker of this session."""
     for process in psutil.Process().children(recursive=True):
         if process.name().startswith("ray::") and "RayTrainWorker" in " ".join([process.name(), *process.cmdline()]):

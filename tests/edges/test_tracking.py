@@ -50,6 +50,17 @@ def test_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     assert {name for name, _, _ in events(tmp_path)} == {"step", "loss", "attention/a", "rows_per_second"}
 
 
+def test_checks_have_steps_of_their_own(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    checked = {"step": 2, "validation": {"score": 0.5}}
+    with tracker(storage, TrackingSettings(), [made(2), made(4), checked]) as tracked:
+        for record in (made(4), checked, made(6), {**checked, "step": 4}):
+            tracked.record(record)
+    assert [record["step"] for record in lines(storage.read("history.jsonl"))] == [2, 4, 2, 6, 4]
+    scores = [(step, value) for name, step, value in events(tmp_path / "tensorboard") if name == "validation/score"]
+    assert scores == [(2, 0.5), (4, 0.5)]
+
+
 def test_in_a_bucket_the_same_files_are_there_at_the_end(s3: str, tmp_path: Path) -> None:
     make_bucket(s3, "tracking")
     storage = open_storage(f"s3://tracking/run?endpoint_override={s3}")
