@@ -103,11 +103,14 @@ def test_the_identity_of_a_run_ignores_where_it_is_kept_but_not_what_it_does() -
 
 
 def test_validation_belongs_to_the_identity_of_a_run_only_where_it_can_end_it() -> None:
-    watched, stops = read_run(DEMO, ["validation.rows=500"]), read_run(DEMO, ["validation.patience=3"])
-    assert identity(watched) == identity(read_run(DEMO, ["validation.every_checkpoints=0"])) == identity(read_run(DEMO))
-    assert identity(stops) != identity(watched)
+    def who(*overrides: str) -> str:
+        return identity(read_run(DEMO, overrides), "data").run
+
+    watched, stops = who("validation.rows=500"), who("validation.patience=3")
+    assert watched == who("validation.every_checkpoints=0") == who()
+    assert stops != watched
     for same in ("validation.keep_best_by=score", "train.keep_checkpoints=9", "train.log_every_steps=3"):
-        assert identity(read_run(DEMO, ["validation.patience=3", same])) == identity(stops), same
+        assert who("validation.patience=3", same) == stops, same
     for other in (
         "validation.rows=500",
         "validation.min_improvement=0.1",
@@ -115,7 +118,7 @@ def test_validation_belongs_to_the_identity_of_a_run_only_where_it_can_end_it() 
         "validation.tasks.bbbp=elsewhere",
         "train.checkpoint_every_steps=7",
     ):
-        assert identity(read_run(DEMO, ["validation.patience=3", other])) != identity(stops), other
+        assert who("validation.patience=3", other) != stops, other
 
 
 def test_every_setting_of_the_tree_says_what_it_is() -> None:
