@@ -36,7 +36,7 @@ def make_order(manifest: Manifest, data: DataSettings, train: TrainSettings) -> 
 
 def make_plan(order: Order, train: TrainSettings, masking: MaskingSettings) -> Plan:
     """What the run does in all."""
-    return Plan(train=train, masking=masking, steps_per_epoch=order.steps_per_epoch, group_rows=order.rows_per_group)
+    return Plan(train=train, masking=masking, order=order)
 
 
 def check_shares(order: Order, train: TrainSettings, world_size: int) -> None:
