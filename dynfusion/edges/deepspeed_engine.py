@@ -1,7 +1,8 @@
 """DeepSpeed behind the loop's engine. DeepSpeed itself is imported when an engine is made: inside a training worker.
 
 Two ways in which it silently differs from plain torch are closed here: it clips at 1.0 unless told otherwise, and its
-backward divides by the accumulation steps once more unless `scale_wrt_gas=False`.
+backward divides by the accumulation steps once more unless `scale_wrt_gas=False`. At stage 0 it neither tells the
+gradient's norm nor leaves out the exchange with nobody, so clipping is ours there and a single rank exchanges nothing.
 """
 
 import logging
@@ -18,7 +19,7 @@ from dynfusion.edges.universal_checkpoint import saved_ranks, universal
 from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.training.config import EngineSettings, TrainSettings
-from dynfusion.training.engine import make_optimizer, set_learning_rate, sum_over_ranks
+from dynfusion.training.engine import clip, make_optimizer, prepared, set_learning_rate, sum_over_ranks
 
 TAG = "deepspeed"
 RESERVED = (
@@ -47,7 +48,8 @@ class DeepSpeedEngine:
         self, objective: FusionObjective, train: TrainSettings, engine: EngineSettings, device: torch.device
     ) -> None:
         deepspeed = import_deepspeed(device)
-        objective = objective.to(device)
+        objective = prepared(objective, engine, device)
+        self.gradient_clipping = train.gradient_clipping
         self.stage = engine.zero_stage
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=objective,
@@ -59,6 +61,8 @@ class DeepSpeedEngine:
         self.device = device
         self.rank = torch.distributed.get_rank()
         self.world_size = torch.distributed.get_world_size()
+        if self.stage == 0:
+            self.engine.enable_backward_allreduce = self.world_size > 1
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.engine(batch)
@@ -70,14 +74,15 @@ class DeepSpeedEngine:
         if self.micro_batches % self.engine.gradient_accumulation_steps() != 0:
             self.engine.step()
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float) -> Float[Tensor, ""]:
         set_learning_rate(self.optimizer, learning_rate)
-        if self.stage == 0:  # DeepSpeed does not tell the norm at stage 0; gradients are averaged by now
-            norm = torch.nn.utils.get_total_norm(p.grad for p in self.engine.module.parameters() if p.grad is not None)
+        if self.stage == 0:  # gradients are averaged by now
+            gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+            norm = clip(self.engine.module, gradients, self.gradient_clipping)
             self.engine.step()
-            return float(norm)
+            return norm
         self.engine.step()
-        return float(self.engine.get_global_grad_norm())
+        return torch.as_tensor(self.engine.get_global_grad_norm(), device=self.device)
 
     def sum(self, vector: Float[Tensor, " entries"]) -> Float[Tensor, " entries"]:
         return sum_over_ranks(vector, self.world_size)
@@ -124,7 +129,7 @@ def configuration(train: TrainSettings, engine: EngineSettings) -> dict[str, Any
     return {
         "train_micro_batch_size_per_gpu": 1,  # nominal: rows per rank may differ, and the loss is already divided
         "gradient_accumulation_steps": train.accumulation,
-        "gradient_clipping": train.gradient_clipping,
+        "gradient_clipping": train.gradient_clipping if engine.zero_stage > 0 else 0.0,
         "zero_optimization": {"stage": engine.zero_stage, **zero},
         "torch_autocast": {"enabled": engine.precision == "bf16", "dtype": "bfloat16"},
         "steps_per_print": 1_000_000_000,

@@ -70,8 +70,8 @@ def make_mixture(sources: Sources, data: DataSettings, train: TrainSettings) -> 
 
 
 def make_plan(order: Order | Mixture, train: TrainSettings, masking: MaskingSettings) -> Plan:
-    """What the run does in all."""
-    return Plan(train=train, masking=masking, steps_per_epoch=order.steps_per_epoch, group_rows=order.rows_per_group)
+    """What the run does in all; a single order is a mixture of one."""
+    return Plan(train, masking, order if isinstance(order, Mixture) else Mixture((order,), (1.0,)))
 
 
 def check_shares(order: Order, train: TrainSettings, world_size: int) -> None:

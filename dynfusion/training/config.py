@@ -69,6 +69,9 @@ class EngineSettings(Settings):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: autocast with fp32 parameters, in both engines"
     )
+    compile: bool = Field(
+        False, description="torch.compile of model and losses; needs a C++ compiler on a CPU, a minute at each start"
+    )
     deepspeed: dict[str, Any] = Field({}, description="further keys of DeepSpeed's own configuration, passed through")
 
     @model_validator(mode="after")

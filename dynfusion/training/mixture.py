@@ -58,6 +58,12 @@ class Mixture:
         done = epoch * self.shares[source] + int(np.count_nonzero(self._sources[:within] == source))
         return Position(*divmod(done, self.orders[source].steps_per_epoch))
 
+    def rows(self, step: int) -> tuple[int, list[int]]:
+        """(number of the data set, its row numbers in ascending order) of step `step`'s global batch."""
+        source, at = self.at(step)
+        order = self.orders[source]
+        return source, sorted(order.rows(at.epoch, at.step, range(order.layout.lanes)).tolist())
+
     @cached_property
     def _sources(self) -> Integer[np.ndarray, " steps"]:
         """Which data set each step of an epoch reads: the i-th of n steps of a set wants to stand at (i + 1/2) / n."""

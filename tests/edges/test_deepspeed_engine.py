@@ -36,7 +36,7 @@ def _train(kind: str, stage: int, accumulation: int, precision: str) -> tuple[li
         for micro in mine.micro_batches(accumulation):
             totals, _ = engine.forward(micro)
             engine.backward(engine.world_size * (made.coefficients(counts).to(totals.dtype) * totals).sum())
-        norms.append(engine.step(1e-2))
+        norms.append(float(engine.step(1e-2)))
     return norms, engine.weights()
 
 

@@ -39,7 +39,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def model(dataset: Dataset) -> FusionModel:
-    return FusionModel(make_objective(dataset.manifest, MODEL, LossSettings(), seed=3).network)
+    return FusionModel(make_objective(dataset.manifest.modalities, MODEL, LossSettings(), seed=3).network)
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,17 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dynfusion.store.dataset import Dataset, open_dataset
+from dynfusion.store.manifest import local_folder
+from dynfusion.training.assemble import make_order
 from dynfusion.training.checkpoint import REGISTERED, latest, problem, read_history, read_state
-from dynfusion.training.config import TrainSettings
-from dynfusion.training.loop import Record
+from dynfusion.training.config import DataSettings, TrainSettings
+from dynfusion.training.loop import NotFiniteError, Record
 from dynfusion.training.schedule import learning_rate
 from dynfusion.training.storage import LocalStorage
 from tests.datasets import packed
@@ -118,10 +122,47 @@ def test_accumulation_changes_nothing_but_rounding(dataset: Dataset, tmp_path: P
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(dataset: Dataset, tmp_path: Path) -> None:
     settings = TRAIN.model_copy(update={"learning_rate": 1e30, "gradient_clipping": 0.0, "warmup_share": 0.0})
-    with pytest.raises(ValueError, match=r"training stopped at step \d+: the loss is .* lower train.learning_rate"):
+    with pytest.raises(ValueError, match=r"training stopped at step \d+, the first .* lower train.learning_rate"):
         run(dataset, tmp_path, settings=settings)
     for saved in tmp_path.glob("checkpoint-*"):
         assert all(math.isfinite(record["loss"]) for record in read_history(saved))
+
+
+def poison(dataset: Dataset, row: int) -> None:
+    """Write a NaN over the first number of a row's first present modality, in the packed file itself."""
+    part, [shard] = dataset.mapped("train"), dataset.manifest.shards
+    starts, place = part.starts(np.array([row]))
+    modality = next(m for m in range(len(part.dims)) if part.presence(starts, place, m)[0])
+    index = int(part.value_index(starts, place, modality)[0])
+    with (local_folder(dataset.uri) / shard.path).open("r+b") as file:
+        file.seek(2 * index)
+        file.write(np.array([np.nan], np.float16).tobytes())
+    assert np.isnan(part.values(modality)[index, 0])
+
+
+def run_until_it_stops(uri: str, folder: str) -> str:
+    """What training on this rank says when it stops for a number that is not finite."""
+    try:
+        run(open_dataset(uri), Path(folder))
+    except NotFiniteError as error:
+        return str(error)
+    return "it did not stop"
+
+
+def test_a_poisoned_row_stops_all_ranks_and_its_step_and_batch_are_named(tmp_path: Path) -> None:
+    dataset = packed(tmp_path / "data")
+    order = make_order(dataset.manifest, DataSettings(uri=dataset.uri), TRAIN)
+    rows = sorted(order.rows(0, 4, range(order.layout.lanes)).tolist())
+    poison(dataset, rows[60])
+    said = run_ranks(2, tmp_path / "ranks", run_until_it_stops, dataset.uri, str(tmp_path / "run"))
+    assert said[0] == said[1]
+    shown = ", ".join(map(str, rows[:10]))
+    assert said[0].startswith("training stopped at step 5, the first whose loss or gradient is not finite")
+    assert f"its batch holds 128 rows of the data set: {shown}, ...;" in said[0]
+    saved = sorted((tmp_path / "run").glob("checkpoint-*"))
+    assert [read_state(folder).step for folder in saved] == [4]
+    tensors = load_file(saved[0] / "model" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
 def test_a_torn_checkpoint_is_named_and_skipped_for_the_one_before(dataset: Dataset, tmp_path: Path) -> None:
