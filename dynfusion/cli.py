@@ -294,15 +294,15 @@ def config_show(run: Annotated[Path, typer.Argument(help="Run file (TOML).")], o
     _call("config_show", run, overrides or [])
 
 
-class Terminated(BaseException):
-    """SIGTERM: what `ray job stop`, Kubernetes and Slurm send before they kill."""
-
-
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Inside the block SIGTERM ends a command as Ctrl-C does, so that it can let its workers go."""
+def _sigterm_interrupts() -> Iterator[threading.Event]:
+    """Inside the block SIGTERM (`ray job stop`, Kubernetes, Slurm) ends a command as Ctrl-C does; yields what it sets.
+
+    KeyboardInterrupt it must be: Ray's waits print any other exception of a signal handler and wait on.
+    """
+    told = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield told
         return
     owner = os.getpid()
 
@@ -310,11 +310,12 @@ def _sigterm_raises() -> Iterator[None]:
         if os.getpid() != owner:  # a process forked by a verb: it has nothing to let go
             os._exit(128 + number)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-        raise Terminated
+        told.set()
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield told
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -322,14 +323,23 @@ def _sigterm_raises() -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. An error is one sentence; `--debug` shows where it arose."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    with _sigterm_interrupts() as terminated:
+        code = _run(words, debug="--debug" in words)
+    if terminated.is_set():
+        print("terminated; the same command continues", file=sys.stderr)
+        return 143
+    if code == 130:
+        print("interrupted; the same command continues", file=sys.stderr)
+    return code
+
+
+def _run(words: list[str], *, debug: bool) -> int:
     try:
-        with _sigterm_raises():
-            code = app(
-                args=["--debug"] * debug + [word for word in words if word != "--debug"],
-                prog_name="dynfusion",
-                standalone_mode=False,
-            )
+        code = app(
+            args=["--debug"] * debug + [word for word in words if word != "--debug"],
+            prog_name="dynfusion",
+            standalone_mode=False,
+        )
     except TyperException as error:
         print(f"Error: {error.format_message()} Try 'dynfusion --help', or --help after a verb.", file=sys.stderr)
         return 2
@@ -339,11 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
         return 130
-    except Terminated:
-        print("terminated; the same command continues", file=sys.stderr)
-        return 143
     return code if isinstance(code, int) else 0
 
 
