@@ -22,7 +22,7 @@ import psutil
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import Checkpoint, CheckpointUploadMode
+from ray.train import Checkpoint, CheckpointUploadMode, PreemptionInfo
 from ray.train.collective import broadcast_from_rank_zero
 
 from dynfusion.edges.datasets import open_sources
@@ -70,7 +70,7 @@ class Run:
     attempt: int = 0
     start: int = 0
     saved: int = 0
-    saved_for_preemption: bool = False
+    notice: PreemptionInfo | None = None
     history: list[Record] = field(default_factory=list)
     upload: threading.Event = field(default_factory=threading.Event)
     """Set while no checkpoint is on its way."""
@@ -100,8 +100,9 @@ class Run:
         made = {**made, "memory_bytes": memory_bytes(self.engine.device)}
         self.history.append(made)
         self.voice.record(made)
-        if ray.train.get_preemption_info() is not None and not self.saved_for_preemption:
-            self.saved_for_preemption = True
+        notice = ray.train.get_preemption_info()
+        if notice is not None and notice != self.notice:
+            self.notice = notice
             self.voice.say(f"a node of this run is being taken away: saving step {made['step']}")
             if not self.checks.due(made["step"]):  # the loop saves that one next, with what it decides there
                 self.save(made["step"])
