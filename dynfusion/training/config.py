@@ -84,7 +84,7 @@ class EngineSettings(Settings):
 class TrackingSettings(Settings):
     """Where a run is watched beside its own folder, which always has history.jsonl and TensorBoard's events."""
 
-    mlflow: str | None = Field(None, description="MLflow's tracking address, such as http://host:5000 or a folder")
+    mlflow: str | None = Field(None, description="MLflow's tracking address, such as http://host:5000")
     wandb: str | None = Field(None, description="project of Weights & Biases; its key comes from WANDB_API_KEY")
 
 
