@@ -107,6 +107,9 @@ class DeepSpeedEngine:
                 self._load(converted)
             finally:
                 self.engine._config.load_universal_checkpoint = False
+        if self.stage == 3:  # its universal checkpoint leaves the count of steps out: AdamW would correct for it anew
+            for state in self.optimizer.optimizer.state.values():
+                state["step"] = torch.tensor(float(self.engine.global_steps))
 
     def _load(self, folder: Path) -> None:
         path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
