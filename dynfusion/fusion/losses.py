@@ -11,14 +11,15 @@ from itertools import combinations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from dynfusion.fusion.batch import Batch
+from dynfusion.fusion.contrast import symmetric_cross_entropy
 from dynfusion.fusion.model import Fused
-from dynfusion.fusion.rowwise import cell_errors, gate_sums, group_variance, pair_cosines, unit
+from dynfusion.fusion.rowwise import cell_errors, pair_cosines, rescaled
 from dynfusion.settings import Settings
 
 
@@ -73,11 +74,6 @@ class Context:
             found.append(pair)
         return found
 
-    @cached_property
-    def gate_sums(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """(sum, sum of squares, number above one half) of each modality's gates, [rows] each."""
-        return [gate_sums(gate) for gate in self.fused.gates]
-
 
 # --- reconstruction -------------------------------------------------------------------------------------------------
 
@@ -122,27 +118,20 @@ def contrast(context: Context) -> Float[Tensor, " modalities"]:
     with the same id. Source: CLIP (arXiv:2103.00020), restricted to observed rows and columns.
     """
     batch, size = context.batch, context.batch.group_rows
-    fused = (context.logit_scale * unit(context.fused.fused)).unflatten(0, (-1, size))
+    dtype, one = context.fused.projections[0].dtype, torch.ones_like(context.logit_scale)
+    keys = [rescaled(projection, one, dtype).unflatten(0, (-1, size)) for projection in context.fused.projections]
+    fused = rescaled(context.fused.fused, context.logit_scale, dtype).unflatten(0, (-1, size))
     ids = batch.row_ids.unflatten(0, (-1, size))
     others = ~torch.eye(size, dtype=torch.bool, device=ids.device)
     twins = ids[:, :, None] == ids[:, None, :]
     totals = []
-    for projection, present in zip(context.fused.projections, batch.present.unbind(dim=1), strict=True):
+    for key, present in zip(keys, batch.present.unbind(dim=1), strict=True):
         valid = present.unflatten(0, (-1, size))
         # A row without the modality keeps its diagonal, so no softmax runs over nothing; its loss is left out.
         closed = (twins | ~valid[:, :, None] | ~valid[:, None, :]) & others
-        logits = fused @ unit(projection).unflatten(0, (-1, size)).transpose(1, 2)
-        losses = symmetric_cross_entropy(logits, closed)
+        losses = symmetric_cross_entropy(fused @ key.transpose(1, 2), closed)
         totals.append(torch.where(valid, losses, torch.zeros_like(losses)).sum())
     return torch.stack(totals)
-
-
-def symmetric_cross_entropy(
-    logits: Float[Tensor, "groups rows rows"], closed: Bool[Tensor, "groups rows rows"]
-) -> Float[Tensor, "groups rows"]:
-    """Mean of the two cross-entropies that have their target on the diagonal: along a row, and along its column."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill(closed, float("-inf"))
-    return (logits.logsumexp(dim=2) + logits.logsumexp(dim=1)) / 2 - logits.diagonal(dim1=1, dim2=2)
 
 
 def cosine_alignment(context: Context) -> Float[Tensor, " one"]:
@@ -173,10 +162,9 @@ def gate_constancy(context: Context) -> Float[Tensor, " one"]:
     """
     floor = max(context.settings.gate_deviation, 1e-6)
     total = context.fused.fused.new_zeros(1)
-    for gate, seen in zip(context.fused.gates, context.batch.visible.unbind(dim=1), strict=True):
+    for gates, seen in zip(context.fused.gates, context.batch.visible.unbind(dim=1), strict=True):
         grouped = seen.unflatten(0, (-1, context.batch.group_rows))
-        variance = group_variance(gate, grouped.to(context.fused.fused.dtype))
-        lack = F.relu(1 - (variance + 1e-12).sqrt() / floor).mean(dim=1)
+        lack = F.relu(1 - (gates.variance + 1e-12).sqrt() / floor).mean(dim=1)
         total = total + torch.where(grouped.sum(dim=1) >= 2, lack, torch.zeros_like(lack)).sum()
     return total
 
@@ -225,10 +213,7 @@ def hoyer_square(context: Context) -> Float[Tensor, " modalities"]:
 
     Free of scale, unlike a mean: g -> c g, W -> W / c leaves the model unchanged. Source: DeepHoyer, arXiv:1908.09979.
     """
-    shares = [
-        total**2 / (gate.shape[1] * square)
-        for gate, (total, square, _) in zip(context.fused.gates, context.gate_sums, strict=True)
-    ]
+    shares = [gates.total**2 / (gates.values.shape[1] * gates.square) for gates in context.fused.gates]
     return _sum_where(shares, context.batch.visible)
 
 
@@ -239,7 +224,7 @@ def mean_gate(context: Context) -> Float[Tensor, " modalities"]:
 
 def gate_means(context: Context) -> list[Float[Tensor, " rows"]]:
     """mean_d g, per modality and row."""
-    return [total / g.shape[1] for g, (total, _, _) in zip(context.fused.gates, context.gate_sums, strict=True)]
+    return [gates.total / gates.values.shape[1] for gates in context.fused.gates]
 
 
 def initial_log_scale(settings: LossSettings) -> float:

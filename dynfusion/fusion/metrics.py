@@ -20,7 +20,7 @@ def observe(context: Context) -> Float[Tensor, " entries"]:
     entropy = normalised_entropy(fused.attention, visible).masked_fill(~choice, 0).sum()[None]
     attention = (fused.attention * choice[:, None]).sum(dim=0)
     gate = _per_modality(gate_means(context), visible)
-    opened = [number / g.shape[1] for g, (_, _, number) in zip(fused.gates, context.gate_sums, strict=True)]
+    opened = [gates.opened / gates.values.shape[1] for gates in fused.gates]
     residual = _per_modality(squared_error(context), batch.targets)
     return torch.cat([entropy, attention, gate, _per_modality(opened, visible), residual]).detach()
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynfusion.fusion import rowwise
+from dynfusion.fusion.gating import Gates, gate
 from dynfusion.settings import Settings
 
 STD_FLOOR = 1e-3
@@ -42,19 +43,19 @@ class ModelSettings(Settings):
 class Fused:
     """What one forward pass gives. Lists are in the model's modality order; rows as in the batch.
 
-    standardised, gates: [rows, dim_m]; projections, saliencies: [rows, dim]; fused: [rows, dim];
+    standardised: [rows, dim_m]; gates: see Gates; projections, saliencies: [rows, dim]; fused: [rows, dim];
     attention: [rows, modalities], 0 where not visible, rows sum to 1; reconstructions: [rows, dim_m], standardised,
-    or only those of the rows that `decoded` names per modality, None being all.
+    or only those of the rows that `decoded` names per modality.
     """
 
     standardised: list[Tensor]
-    gates: list[Tensor]
+    gates: list[Gates]
     projections: list[Tensor]
     saliencies: list[Tensor]
     fused: Tensor
     attention: Tensor
     reconstructions: list[Tensor]
-    decoded: list[Tensor | None] | None = None
+    decoded: list[Tensor] | None = None
 
 
 class GatedProjection(nn.Module):
@@ -97,10 +98,15 @@ class Tower(nn.Module):
         scale = torch.where(self.informative, 1 / self.std, torch.zeros_like(self.std))
         return rowwise.standardise(values, observed, mean=self.mean, scale=scale, bound=CLIP)
 
-    def forward(self, standardised: Float[Tensor, "rows width"]) -> tuple[Tensor, Tensor, Tensor]:
-        """(gate [rows, width], projection [rows, dim], saliency [rows, dim] = |W| g: where this gate is heard)."""
-        gate, product = rowwise.gated(self.gate(standardised), standardised)
-        return (gate, *self.projection(product, gate))
+    def forward(
+        self, standardised: Float[Tensor, "rows width"], weights: Float[Tensor, "groups group_rows"]
+    ) -> tuple[Gates, Tensor, Tensor]:
+        """(gates, projection [rows, dim], saliency [rows, dim] = |W| g: where this gate is heard).
+
+        `weights` says which rows of each contrast group count in the gates' variance.
+        """
+        gates = gate(self.gate(standardised), standardised, weights)
+        return (gates, *self.projection(gates.product, gates.values))
 
 
 class Decoder(nn.Module):
@@ -145,22 +151,31 @@ class FusionNetwork(nn.Module):
         values: Sequence[Tensor],
         present: Bool[Tensor, "rows modalities"],
         visible: Bool[Tensor, "rows modalities"],
+        *,
         wanted: Bool[Tensor, "rows modalities"] | None = None,
+        group_rows: int | None = None,
     ) -> Fused:
         """Everything the losses need. Only visible cells reach attention, fused embedding and reconstructions.
 
         `wanted` names the cells whose reconstructions will be looked at. On a CPU the others are not computed; on a GPU
-        they are, since choosing rows there would make the host wait.
+        they are, since choosing rows there would make the host wait. `group_rows` are those of a contrast group, all of
+        them by default.
         """
         columns = present.unbind(dim=1)
         standardised = [
             tower.standardise(value, column) for tower, value, column in zip(self.towers, values, columns, strict=True)
         ]
-        encoded = [tower(value) for tower, value in zip(self.towers, standardised, strict=True)]
+        weights = visible.to(standardised[0].dtype).unflatten(0, (-1, group_rows or len(visible)))
+        encoded = [
+            tower(value, weight)
+            for tower, value, weight in zip(self.towers, standardised, weights.unbind(dim=2), strict=True)
+        ]
         projections = [projection for _, projection, _ in encoded]
         attention = self.attend(projections, visible)
         fused = fuse(projections, attention, visible)
-        decoded = _rows_to_decode(wanted, len(projections))
+        decoded = _rows_to_decode(wanted)
+        base = fused.to(projections[0].dtype)  # once, not in every decoder, where autocast makes it narrow
+        bases = [base] * len(projections) if decoded is None else rowwise.choose_rows(base, decoded)
         return Fused(
             standardised=standardised,
             gates=[gate for gate, _, _ in encoded],
@@ -168,10 +183,7 @@ class FusionNetwork(nn.Module):
             saliencies=[saliency for _, _, saliency in encoded],
             fused=fused,
             attention=attention,
-            reconstructions=[
-                decoder(fused if rows is None else fused.index_select(0, rows))
-                for decoder, rows in zip(self.decoders, decoded, strict=True)
-            ],
+            reconstructions=[decoder(base) for decoder, base in zip(self.decoders, bases, strict=True)],
             decoded=decoded,
         )
 
@@ -214,8 +226,8 @@ def fuse(
     return rowwise.weighted_sum(projections, attention, visible)
 
 
-def _rows_to_decode(wanted: Tensor | None, modalities: int) -> list[Tensor | None]:
-    """Per modality the rows with a wanted cell, None for all of them."""
-    if wanted is None or wanted.device.type != "cpu" or torch.compiler.is_compiling():
-        return [None] * modalities
-    return [None if column.all() else column.nonzero()[:, 0] for column in wanted.unbind(dim=1)]
+def _rows_to_decode(wanted: Tensor | None) -> list[Tensor] | None:
+    """Per modality the rows with a wanted cell; None: all of them."""
+    if wanted is None or wanted.device.type != "cpu" or torch.compiler.is_compiling() or wanted.all():
+        return None
+    return [column.nonzero()[:, 0] for column in wanted.unbind(dim=1)]

@@ -43,7 +43,9 @@ class FusionObjective(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(totals, observations): vectors whose sum over micro-batches and ranks belongs to the global batch."""
-        fused = self.network(batch.values, batch.present, batch.visible, self._wanted(batch))
+        fused = self.network(
+            batch.values, batch.present, batch.visible, wanted=self._wanted(batch), group_rows=batch.group_rows
+        )
         context = Context(
             batch=batch,
             fused=fused,

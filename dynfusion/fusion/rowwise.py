@@ -15,17 +15,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PIECE_ELEMENTS = 1 << 17  # 0.5 MB of float32
+PIECE_ELEMENTS = 1 << 18  # 1 MB of float32
 EPSILON = 1e-6
 
 
 def pieces(wide: Tensor) -> list[slice]:
-    """Slices that cover the rows of `wide`, each with about PIECE_ELEMENTS of its numbers on a CPU."""
+    """Slices that cover the rows of `wide`, each with about PIECE_ELEMENTS of its numbers a thread on a CPU."""
     rows = len(wide)
     if wide.device.type != "cpu" or torch.compiler.is_compiling():
         return [slice(0, rows)]
-    step = max(1, PIECE_ELEMENTS // max(1, math.prod(wide.shape[1:])))
+    step = max(1, PIECE_ELEMENTS * torch.get_num_threads() // max(1, math.prod(wide.shape[1:])))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def at_least_single(tensor: Tensor) -> torch.dtype:
+    """The dtype to sum in: at least float32."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 @torch.no_grad()
@@ -46,11 +51,6 @@ def standardise(
     return out
 
 
-def gated(logits: Float[Tensor, "rows width"], values: Float[Tensor, "rows width"]) -> tuple[Tensor, Tensor]:
-    """(gate, gate * values) with gate = sigmoid(logits), both in the logits' dtype; no gradient for `values`."""
-    return _Gated.apply(logits, values)
-
-
 def cell_errors(
     prediction: Float[Tensor, "rows width"],
     target: Float[Tensor, "all_rows width"],
@@ -63,18 +63,6 @@ def cell_errors(
     and must be 0 in dimensions that are not used. Lengths under 1e-6 count as 1e-6.
     """
     return _CellErrors.apply(prediction, target, used, chosen)
-
-
-def gate_sums(gate: Float[Tensor, "rows width"]) -> tuple[Tensor, Tensor, Tensor]:
-    """(sum_d g, sum_d g^2, number of g above one half) of every row, [rows] each; the last without gradient."""
-    return _RowSums.apply(gate)
-
-
-def group_variance(
-    gate: Float[Tensor, "rows width"], weights: Float[Tensor, "groups group_rows"]
-) -> Float[Tensor, "groups width"]:
-    """Weighted variance over the rows of each group, about the weighted mean; weights that are all 0 give 0."""
-    return _GroupVariance.apply(gate, weights)
 
 
 def pair_cosines(vectors: Sequence[Float[Tensor, "rows width"]]) -> Float[Tensor, "rows pairs"]:
@@ -91,30 +79,32 @@ def weighted_sum(
     return _WeightedSum.apply(weights, used, *vectors)
 
 
-def unit(vectors: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
-    """Each row divided by its length; lengths under 1e-12 count as that."""
-    return _Unit.apply(vectors)
+def rescaled(
+    vectors: Float[Tensor, "rows width"], length: Float[Tensor, " one"], dtype: torch.dtype
+) -> Float[Tensor, "rows width"]:
+    """Each row in its own direction with the given length, in `dtype`; rows shorter than 1e-12 stay short."""
+    return _Rescaled.apply(vectors, length, dtype)
 
 
-class _Gated(torch.autograd.Function):
+def choose_rows(vectors: Float[Tensor, "rows width"], choices: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """`vectors[rows]` for each choice of rows, none of them twice within one choice."""
+    return _ChooseRows.apply(vectors, *choices)
+
+
+class _ChooseRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        gate, product = torch.empty_like(logits), torch.empty_like(logits)
-        for rows in pieces(logits):
-            torch.sigmoid(logits[rows], out=gate[rows])
-            product[rows] = gate[rows] * values[rows]
-        ctx.save_for_backward(gate, values)
-        return gate, product
+    def forward(ctx: Any, vectors: Tensor, *choices: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*choices)
+        ctx.rows = len(vectors)
+        return tuple(vectors.index_select(0, rows) for rows in choices)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gate_gradient: Tensor, product_gradient: Tensor) -> tuple[Tensor, None]:
-        gate, values = ctx.saved_tensors
-        out = torch.empty_like(gate)
-        for rows in pieces(gate):
-            part = (product_gradient[rows] * values[rows]).add_(gate_gradient[rows])
-            out[rows] = part.mul_(gate[rows]).mul_(1 - gate[rows])
-        return out, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        out = gradients[0].new_zeros(ctx.rows, gradients[0].shape[1])
+        for rows, gradient in zip(ctx.saved_tensors, gradients, strict=True):
+            out.index_add_(0, rows, gradient)
+        return out, *[None] * len(gradients)
 
 
 class _CellErrors(torch.autograd.Function):
@@ -122,19 +112,18 @@ class _CellErrors(torch.autograd.Function):
     def forward(
         ctx: Any, prediction: Tensor, target: Tensor, used: Tensor, chosen: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        mask = used.to(target.dtype)
-        sums = target.new_empty(4, len(prediction))
+        number = used.sum().clamp_min(1)
+        mask = None if target.device.type == "cpu" and used.all() else used.to(target.dtype)
+        dots, lengths = target.new_empty(len(prediction)), target.new_empty(3, len(prediction))
         for rows in pieces(prediction):
-            one, other = prediction[rows].to(target.dtype) * mask, _at(target, chosen, rows)
-            torch.sum((one - other).square_(), dim=1, out=sums[0, rows])
-            torch.sum(one * other, dim=1, out=sums[1, rows])
-            torch.sum(one.square_(), dim=1, out=sums[2, rows])
-            torch.sum(other.square(), dim=1, out=sums[3, rows])
-        number = mask.sum().clamp_min(1)
-        lengths = sums[2:].sqrt().clamp_min_(EPSILON)
-        cosine = sums[1] / (lengths[0] * lengths[1])
-        ctx.save_for_backward(prediction, target, mask, number, lengths, cosine, chosen)
-        return sums[0] / number, 1 - cosine
+            one, other = _masked(prediction[rows].to(target.dtype), mask), _at(target, chosen, rows)
+            torch.sum(one * other, dim=1, out=dots[rows])
+            for which, vector in enumerate((one - other, one, other)):
+                lengths[which, rows] = torch.linalg.vector_norm(vector, dim=1)
+        ends = lengths[1:].clamp_min(EPSILON)
+        cosine = dots / (ends[0] * ends[1])
+        ctx.save_for_backward(prediction, target, mask, number, ends, cosine, chosen)
+        return lengths[0].square() / number, 1 - cosine
 
     @staticmethod
     @once_differentiable
@@ -147,76 +136,24 @@ class _CellErrors(torch.autograd.Function):
         out = torch.empty_like(prediction)
         for rows in pieces(prediction):
             part = prediction[rows].to(target.dtype) * own[rows]
-            out[rows] = part.addcmul_(_at(target, chosen, rows), other[rows]).mul_(mask)
+            out[rows] = _masked(part.addcmul_(_at(target, chosen, rows), other[rows]), mask)
         return out, None, None, None
-
-
-class _RowSums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(gate)
-        sums = torch.empty(3, len(gate), dtype=_wide(gate), device=gate.device)
-        for rows in pieces(gate):
-            part = gate[rows].to(sums.dtype)
-            torch.sum(part, dim=1, out=sums[0, rows])
-            torch.sum(part.square(), dim=1, out=sums[1, rows])
-            torch.sum((part > 0.5).to(part.dtype), dim=1, out=sums[2, rows])
-        ctx.mark_non_differentiable(sums[2])
-        return sums[0], sums[1], sums[2]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, of_sum: Tensor, of_square: Tensor, _: Tensor) -> Tensor:
-        (gate,) = ctx.saved_tensors
-        out = torch.empty_like(gate)
-        for rows in pieces(gate):
-            out[rows] = torch.addcmul(of_sum[rows, None], gate[rows].to(of_sum.dtype), 2 * of_square[rows, None])
-        return out
-
-
-class _GroupVariance(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, weights: Tensor) -> Tensor:
-        size, wide = weights.shape[1], _wide(gate)
-        number = weights.sum(dim=1, keepdim=True).clamp_min(1)
-        mean = torch.empty(len(weights), gate.shape[1], dtype=wide, device=gate.device)
-        variance = torch.empty_like(mean)
-        for groups in pieces(gate.unflatten(0, (-1, size))):
-            part = gate.unflatten(0, (-1, size))[groups].to(wide)
-            weight = weights[groups, :, None]
-            mean[groups] = (part * weight).sum(dim=1) / number[groups]
-            spread = (part - mean[groups, None]).square_().mul_(weight)
-            variance[groups] = spread.sum(dim=1) / number[groups]
-        ctx.save_for_backward(gate, weights, mean, number)
-        return variance
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        gate, weights, mean, number = ctx.saved_tensors
-        size = weights.shape[1]
-        factor = 2 * gradient / number
-        out = torch.empty_like(gate)
-        for groups in pieces(gate.unflatten(0, (-1, size))):
-            part = gate.unflatten(0, (-1, size))[groups] - mean[groups, None]
-            out.unflatten(0, (-1, size))[groups] = part.mul_(factor[groups, None]).mul_(weights[groups, :, None])
-        return out, None
 
 
 class _PairCosines(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *vectors: Tensor) -> Tensor:
         number_of_rows = len(vectors[0])
-        wide, pairs = _wide(vectors[0]), _pairs(len(vectors))
+        wide, pairs = at_least_single(vectors[0]), _pairs(len(vectors))
         dots = torch.empty(len(pairs), number_of_rows, dtype=wide, device=vectors[0].device)
-        squares = torch.empty(len(vectors), number_of_rows, dtype=wide, device=vectors[0].device)
+        lengths = torch.empty(len(vectors), number_of_rows, dtype=wide, device=vectors[0].device)
         for rows in pieces(vectors[0]):
             centred = _centred(vectors, rows, wide)
             for number, vector in enumerate(centred):
-                torch.sum(vector.square(), dim=1, out=squares[number, rows])
+                lengths[number, rows] = torch.linalg.vector_norm(vector, dim=1)
             for number, (first, second) in enumerate(pairs):
                 torch.sum(centred[first] * centred[second], dim=1, out=dots[number, rows])
-        lengths = squares.sqrt().clamp_min_(EPSILON)
+        lengths.clamp_min_(EPSILON)
         cosines = torch.stack([dot / (lengths[a] * lengths[b]) for dot, (a, b) in zip(dots, pairs, strict=True)], dim=1)
         ctx.save_for_backward(lengths, cosines, *vectors)
         return cosines
@@ -248,11 +185,12 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, used: Tensor, *vectors: Tensor) -> Tensor:
         ctx.save_for_backward(weights, used, *vectors)
-        out = torch.zeros_like(vectors[0], dtype=weights.dtype)
+        out = torch.empty_like(vectors[0], dtype=weights.dtype)
         for rows in pieces(out):
+            total = torch.zeros_like(out[rows])
             for number, vector in enumerate(vectors):
-                part = vector[rows].to(out.dtype).masked_fill(~used[rows, number, None], 0)
-                out[rows].addcmul_(part, weights[rows, number, None])
+                total.addcmul_(_where(used[rows, number], vector[rows], out.dtype), weights[rows, number, None])
+            out[rows] = total
         return out
 
     @staticmethod
@@ -265,32 +203,46 @@ class _WeightedSum(torch.autograd.Function):
         for rows in pieces(gradient):
             for number, vector in enumerate(vectors):
                 out[number][rows] = gradient[rows] * shares[rows, number, None]
-                part = vector[rows].to(gradient.dtype).masked_fill(~used[rows, number, None], 0)
+                part = _where(used[rows, number], vector[rows], gradient.dtype)
                 of_weights[rows, number] = part.mul_(gradient[rows]).sum(dim=1)
         return of_weights, None, *out
 
 
-class _Unit(torch.autograd.Function):
+class _Rescaled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor) -> Tensor:
-        out, lengths = torch.empty_like(vectors), vectors.new_empty(len(vectors), 1, dtype=_wide(vectors))
+    def forward(ctx: Any, vectors: Tensor, length: Tensor, dtype: torch.dtype) -> Tensor:
+        wide = at_least_single(vectors)
+        out = torch.empty_like(vectors, dtype=dtype)
+        factors = torch.empty(len(vectors), 1, dtype=wide, device=vectors.device)
         for rows in pieces(vectors):
-            part = vectors[rows].to(lengths.dtype)
-            lengths[rows] = torch.linalg.vector_norm(part, dim=1, keepdim=True).clamp_min_(1e-12)
-            out[rows] = part / lengths[rows]
-        ctx.save_for_backward(out, lengths)
+            part = vectors[rows].to(wide)
+            norms = torch.linalg.vector_norm(part, dim=1, keepdim=True).clamp_min_(1e-12)
+            factors[rows] = length / norms
+            out[rows] = part * factors[rows]
+        ctx.save_for_backward(vectors, length, factors)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        units, lengths = ctx.saved_tensors
-        out = torch.empty_like(gradient)
-        for rows in pieces(units):
-            here = units[rows].to(lengths.dtype)
-            along = (here * gradient[rows]).sum(dim=1, keepdim=True)
-            out[rows] = torch.addcmul(gradient[rows], here, along, value=-1).div_(lengths[rows])
-        return out
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        vectors, length, factors = ctx.saved_tensors
+        out = torch.empty_like(vectors)
+        along = torch.empty_like(factors)
+        for rows in pieces(vectors):
+            part, arriving = vectors[rows].to(factors.dtype), gradient[rows].to(factors.dtype)
+            torch.sum(part * arriving, dim=1, keepdim=True, out=along[rows])
+            inward = (along[rows] * factors[rows] / length) * (factors[rows] / length) * factors[rows]
+            out[rows] = torch.addcmul(arriving * factors[rows], part, inward, value=-1)
+        return out, (along * factors).sum()[None].to(length.dtype) / length, None
+
+
+def _where(used: Tensor, vectors: Tensor, dtype: torch.dtype) -> Tensor:
+    """A new tensor: the rows that are used, zeros for the others."""
+    return vectors.to(dtype, copy=True).masked_fill_(~used[:, None], 0)
+
+
+def _masked(vectors: Tensor, mask: Tensor | None) -> Tensor:
+    return vectors if mask is None else vectors * mask
 
 
 def _at(target: Tensor, chosen: Tensor | None, rows: slice) -> Tensor:
@@ -304,8 +256,3 @@ def _pairs(number: int) -> list[tuple[int, int]]:
 def _centred(vectors: Sequence[Tensor], rows: slice, dtype: torch.dtype) -> list[Tensor]:
     parts = [vector[rows].to(dtype) for vector in vectors]
     return [part - part.mean(dim=1, keepdim=True) for part in parts]
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    """The dtype to sum in: at least float32."""
-    return torch.promote_types(tensor.dtype, torch.float32)

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dynfusion.fusion import rowwise
+from dynfusion.fusion.contrast import symmetric_cross_entropy
+from dynfusion.fusion.gating import gate
 from tests.fusion.cases import batch, objective
 
 DRAW = torch.Generator().manual_seed(0)
@@ -22,6 +24,7 @@ TARGET[:, 6] = 0
 CHOSEN = torch.tensor([1, 2, 5, 7, 11])
 WEIGHTS = (torch.rand(3, 4, generator=DRAW) < 0.6).double()
 WEIGHTS[1] = 0
+CLOSED = (torch.rand(3, 5, 5, generator=DRAW) < 0.4) & ~torch.eye(5, dtype=torch.bool)
 SEEN = torch.rand(12, 3, generator=DRAW) < 0.6
 
 
@@ -31,11 +34,23 @@ def plain_errors(prediction: Tensor) -> list[Tensor]:
     return [square, 1 - F.cosine_similarity(prediction * USED, rows, dim=1, eps=1e-6)]
 
 
-def plain_variance(gate: Tensor) -> list[Tensor]:
+def plain_gate(logits: Tensor) -> list[Tensor]:
+    gate = torch.sigmoid(logits)
     grouped, weight = gate.unflatten(0, (3, 4)), WEIGHTS[:, :, None]
     number = weight.sum(dim=1).clamp_min(1)
     mean = (grouped * weight).sum(dim=1) / number
-    return [((grouped - mean[:, None]).square() * weight).sum(dim=1) / number]
+    variance = ((grouped - mean[:, None]).square() * weight).sum(dim=1) / number
+    return [gate, gate * TARGET, gate.sum(1), gate.square().sum(1), variance]
+
+
+def fast_gate(logits: Tensor) -> list[Tensor]:
+    made = gate(logits, TARGET, WEIGHTS)
+    return [made.values, made.product, made.total, made.square, made.variance]
+
+
+def plain_contrast(logits: Tensor) -> list[Tensor]:
+    open_ = logits.masked_fill(CLOSED, float("-inf"))
+    return [(open_.logsumexp(2) + open_.logsumexp(1)) / 2 - logits.diagonal(dim1=1, dim2=2)]
 
 
 def plain_cosines(*vectors: Tensor) -> list[Tensor]:
@@ -50,19 +65,19 @@ def plain_sum(weights: Tensor, *vectors: Tensor) -> list[Tensor]:
 
 Case = tuple[Callable[..., object], Callable[..., object], list[Tensor]]
 CASES: dict[str, Case] = {
-    "gated": (
-        lambda logits: rowwise.gated(logits, TARGET),
-        lambda logits: [torch.sigmoid(logits), torch.sigmoid(logits) * TARGET],
-        [random(12, 7)],
-    ),
     "cell errors": (lambda p: rowwise.cell_errors(p, TARGET, USED), plain_errors, [random(12, 7)]),
     "cell errors of some rows": (
         lambda p: rowwise.cell_errors(p, TARGET, USED, CHOSEN),
         plain_errors,
         [random(5, 7)],
     ),
-    "gate sums": (lambda g: rowwise.gate_sums(g)[:2], lambda g: [g.sum(1), g.square().sum(1)], [random(12, 7)]),
-    "group variance": (lambda g: [rowwise.group_variance(g, WEIGHTS)], plain_variance, [random(12, 7)]),
+    "gate": (fast_gate, plain_gate, [random(12, 7)]),
+    "contrast": (lambda x: [symmetric_cross_entropy(x, CLOSED)], plain_contrast, [random(3, 5, 5)]),
+    "rows": (
+        lambda v: rowwise.choose_rows(v, [CHOSEN, CHOSEN[2:]]),
+        lambda v: [v[CHOSEN], v[CHOSEN[2:]]],
+        [random(12, 7)],
+    ),
     "pair cosines": (
         lambda *v: [rowwise.pair_cosines(v)],
         plain_cosines,
@@ -73,7 +88,11 @@ CASES: dict[str, Case] = {
         plain_sum,
         [random(12, 3), random(12, 7), random(12, 7), random(12, 7)],
     ),
-    "unit": (lambda v: [rowwise.unit(v)], lambda v: [F.normalize(v, dim=1)], [random(12, 7)]),
+    "rescaled": (
+        lambda v, s: [rowwise.rescaled(v, s, torch.float64)],
+        lambda v, s: [s * F.normalize(v, dim=1)],
+        [random(12, 7), random(1)],
+    ),
 }
 
 
@@ -99,7 +118,9 @@ def test_lengths_of_zero_give_finite_gradients() -> None:
     nothing = torch.zeros(12, 7, dtype=torch.float64, requires_grad=True)
     square, distance = rowwise.cell_errors(nothing, TARGET, USED)
     cosines = rowwise.pair_cosines([nothing, nothing])
-    (square.sum() + distance.sum() + cosines.sum() + rowwise.unit(nothing).sum()).backward()
+    (
+        square.sum() + distance.sum() + cosines.sum() + rowwise.rescaled(nothing, torch.ones(1), torch.float64).sum()
+    ).backward()
     assert nothing.grad is not None
     assert nothing.grad.isfinite().all()
     assert (cosines == 0).all()
@@ -117,8 +138,9 @@ def test_standardising_gives_exact_zeros_where_nothing_was_observed() -> None:
     assert found.tolist() == [[0.0, 8.0], [0.0, 0.0], [-2.0, 2.0]]
 
 
-def test_half_open_gates_are_counted() -> None:
-    assert rowwise.gate_sums(torch.tensor([[0.5, 0.6, 0.9], [0.1, 0.2, 0.51]]))[2].tolist() == [2.0, 1.0]
+def test_open_gates_are_counted() -> None:
+    logits = torch.logit(torch.tensor([[0.5, 0.6, 0.9], [0.1, 0.2, 0.51]]))
+    assert gate(logits, logits, torch.ones(1, 2)).opened.tolist() == [2.0, 1.0]
 
 
 @pytest.mark.parametrize("preset", ["robust", "paper"])
