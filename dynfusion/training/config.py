@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from dynfusion.settings import Settings
 from dynfusion.store.feed import FeedSettings
@@ -113,6 +113,10 @@ class ClusterSettings(Settings):
     @classmethod
     def _one_number_is_both(cls, found: object) -> object:
         return (found, found) if isinstance(found, int) else found
+
+    @field_serializer("workers")
+    def _one_number_when_level(self, workers: tuple[int, int]) -> int | list[int]:
+        return workers[0] if workers[0] == workers[1] else list(workers)
 
     @model_validator(mode="after")
     def _fewest_before_most(self) -> "ClusterSettings":

@@ -7,6 +7,7 @@ from tests.bench import bench_train
 SMALL = {"first": 24, "second": 32, "third": 16}
 
 
+@pytest.mark.slow
 def test_the_train_benchmark_runs_and_prints_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     result = bench_train.main(512, batch_rows=64, rounds=1, dims=SMALL, parts=("feed", "two"))
     [line] = capsys.readouterr().out.splitlines()
