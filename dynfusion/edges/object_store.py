@@ -270,10 +270,14 @@ def _version(folder: S3Address | None, uri: str) -> str:
     return f"{found['size']} bytes, ETag {found.get('ETag', '')}"
 
 
+def _path(uri: str) -> Path | None:
+    return None if is_s3(uri) else LOCAL.path(uri)
+
+
 def reaching(folder: S3Address | None) -> Files:
     """The functions by which `pack` reads files, for local and `s3://` addresses; those below `folder` are reached by
     the endpoint, region and profile of its address."""
-    return Files(partial(_open, folder), partial(_find, folder), partial(_version, folder))
+    return Files(partial(_open, folder), partial(_find, folder), partial(_version, folder), _path)
 
 
 ANYWHERE = reaching(None)
