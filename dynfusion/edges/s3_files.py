@@ -1,7 +1,8 @@
-"""Files that are packed, on local disks and in buckets: the three functions of `store.files.Files`."""
+"""Files that are packed, on local disks and in buckets: the functions of `store.files.Files`."""
 
 from functools import partial
 from io import BufferedReader
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from dynfusion.edges.s3_address import S3Address, is_s3, parse_s3
@@ -45,10 +46,14 @@ def _version(folder: S3Address | None, uri: str) -> str:
     return f"{found['size']} bytes, ETag {found.get('ETag', '')}"
 
 
+def _path(uri: str) -> Path | None:
+    return None if is_s3(uri) else LOCAL.path(uri)
+
+
 def reaching(folder: S3Address | None) -> Files:
     """The functions by which `pack` reads files, for local and `s3://` addresses; those below `folder` are reached by
     the endpoint, region and profile of its address."""
-    return Files(partial(_open, folder), partial(_find, folder), partial(_version, folder))
+    return Files(partial(_open, folder), partial(_find, folder), partial(_version, folder), _path)
 
 
 ANYWHERE = reaching(None)
