@@ -112,7 +112,9 @@ Extend = Annotated[
     str | None,
     typer.Option("--extend", metavar="URI", help="Instead of --out: add to this data set, under a new manifest."),
 ]
-Table = Annotated[Path | None, typer.Option("--table", help="CSV or Parquet with ids, SMILES, labels, split.")]
+Table = Annotated[
+    str | None, typer.Option("--table", metavar="URI", help="CSV or Parquet with ids, SMILES, labels, split.")
+]
 IdColumn = Annotated[str, typer.Option("--id-column", help="The table's column of ids.")]
 Labels = Annotated[str | None, typer.Option("--labels", metavar="A,B", help="The table's label columns.")]
 SplitColumn = Annotated[str | None, typer.Option("--split-column", help="The table's column of train, valid, test.")]

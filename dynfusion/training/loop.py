@@ -182,5 +182,5 @@ def _not_finite(plan: Plan, step: int, norm: float) -> str:
     return (
         f"training stopped at step {step + 1}, the first whose loss or gradient is not finite (gradient norm {norm}); "
         f"its batch holds {len(rows)} rows of {which}: {shown}{', ...' if len(rows) > SHOWN_ROWS else ''}; "
-        "a lower train.learning_rate is the usual cure"
+        "a lower train.learning_rate is the usual cure, and `dynfusion verify` says whether the data are damaged"
     )

@@ -21,7 +21,7 @@ def pack(
     *,
     modalities: Sequence[str],
     out: str | None,
-    table: Path | None = None,
+    table: str | Path | None = None,
     id_column: str = "id",
     labels: Sequence[str] = (),
     split_column: str | None = None,
