@@ -1,20 +1,25 @@
 """`dynfusion <verb>`: what a person types, turned into one call of a function in `dynfusion.verbs`.
 
 Only this file knows the command line, and it imports no heavy library: `--help` answers at once. A verb's module is
-imported when that verb is run. Exit codes: 0 done, 1 ran and failed, 2 wrong use.
+imported when that verb is run. Exit codes: 0 done, 1 ran and failed, 2 wrong use, 130 interrupted (Ctrl-C), 143 ended
+by SIGTERM; `submit` adds 3, the job was stopped, and 4, no cluster.
 """
 
 import importlib
 import importlib.metadata
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 app = typer.Typer(
@@ -28,6 +33,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
+JOBS = ("train", "evaluate", "pack", "embed")
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Settings on top, such as train.epochs=3.")
@@ -106,7 +112,9 @@ Extend = Annotated[
     str | None,
     typer.Option("--extend", metavar="URI", help="Instead of --out: add to this data set, under a new manifest."),
 ]
-Table = Annotated[Path | None, typer.Option("--table", help="CSV or Parquet with ids, SMILES, labels, split.")]
+Table = Annotated[
+    str | None, typer.Option("--table", metavar="URI", help="CSV or Parquet with ids, SMILES, labels, split.")
+]
 IdColumn = Annotated[str, typer.Option("--id-column", help="The table's column of ids.")]
 Labels = Annotated[str | None, typer.Option("--labels", metavar="A,B", help="The table's label columns.")]
 SplitColumn = Annotated[str | None, typer.Option("--split-column", help="The table's column of train, valid, test.")]
@@ -218,6 +226,55 @@ def evaluate(
     )
 
 
+@app.command(
+    epilog="Example: dynfusion submit train jobs/runs/demo.toml cluster.workers=8 --address http://head:8265",
+    context_settings={"ignore_unknown_options": True},
+)
+def submit(
+    verb: Annotated[str, typer.Argument(metavar="VERB", help="train, evaluate, pack or embed.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="As on a command line of that verb.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", metavar="URL", help="Of the dashboard; by default RAY_API_SERVER_ADDRESS, then RAY_ADDRESS."
+        ),
+    ] = None,
+    working_dir: Annotated[
+        Path, typer.Option("--working-dir", help="Folder to send, without what .gitignore and .rayignore name.")
+    ] = Path(),
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME=VALUE", help="Environment of the job, no secrets; repeatable."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of the job; by default the run's, or the output folder's.")
+    ] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")] = False,
+    stop_on_interrupt: Annotated[
+        bool, typer.Option("--stop-on-interrupt", help="Ctrl-C stops the job; by default it only ends the following.")
+    ] = False,
+) -> None:
+    """Run a verb as a job of a Ray cluster, or follow it if it runs already.
+
+    The exit code is 0 only if the job succeeded; 1 it failed, 2 wrong use, 3 it was stopped, 4 no cluster or no token,
+    130 interrupted.
+    """
+    parsed = _parse(verb, arguments or [])
+    options = importlib.import_module("dynfusion.verbs.submit").SubmitOptions(
+        address=address,
+        working_dir=working_dir,
+        env=env or [],
+        name=name,
+        wait=not no_wait,
+        stop_on_interrupt=stop_on_interrupt,
+    )
+    code = _call("submit", verb, [*(arguments or []), *["--debug"] * DEBUG.get()], parsed, options)
+    if code:
+        raise typer.Exit(code)
+
+
 @app.command(epilog="Example: dynfusion export --checkpoint runs/demo/checkpoint-00000200-001 --out model")
 def export(
     checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Checkpoint folder of a run.")],
@@ -239,10 +296,46 @@ def config_show(run: Annotated[Path, typer.Argument(help="Run file (TOML).")], o
     _call("config_show", run, overrides or [])
 
 
+@contextmanager
+def _sigterm_interrupts() -> Iterator[threading.Event]:
+    """Inside the block SIGTERM (`ray job stop`, Kubernetes, Slurm) ends a command as Ctrl-C does; yields what it sets.
+
+    KeyboardInterrupt it must be: Ray's waits print any other exception of a signal handler and wait on.
+    """
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    owner = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() != owner:  # a process forked by a verb: it has nothing to let go
+            os._exit(128 + number)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        told.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. An error is one sentence; `--debug` shows where it arose."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
+    with _sigterm_interrupts() as terminated:
+        code = _run(words, debug="--debug" in words)
+    if terminated.is_set():
+        print("terminated; the same command continues", file=sys.stderr)
+        return 143
+    if code == 130:
+        print("interrupted; the same command continues", file=sys.stderr)
+    return code
+
+
+def _run(words: list[str], *, debug: bool) -> int:
     try:
         code = app(
             args=["--debug"] * debug + [word for word in words if word != "--debug"],
@@ -258,9 +351,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _parse(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The arguments of a verb by name, without running it. Wrong use is raised as that verb would."""
+    if verb not in JOBS:
+        raise typer.BadParameter(f"found {verb!r}, allowed is {', '.join(JOBS)}", param_hint="VERB")
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group.commands[verb].make_context(f"dynfusion {verb}", [*arguments]).params
 
 
 def _call(verb: str, *positional: Any, **named: Any) -> Any:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from dynfusion.evaluation.protocol import EvaluationSettings
+from dynfusion.evaluation.validation import ValidationSettings
 from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.masking import MaskingSettings
 from dynfusion.fusion.model import ModelSettings
 from dynfusion.settings import Settings, build, fingerprint, parse_overrides, read_toml
-from dynfusion.training.config import ClusterSettings, DataSettings, EngineSettings, TrainSettings
+from dynfusion.training.config import ClusterSettings, DataSettings, EngineSettings, TrackingSettings, TrainSettings
+from dynfusion.training.run_folder import Identity
 
 
 class RunSettings(Settings):
@@ -22,6 +24,8 @@ class RunSettings(Settings):
     train: TrainSettings = TrainSettings()
     engine: EngineSettings = EngineSettings()
     cluster: ClusterSettings = ClusterSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    validation: ValidationSettings = ValidationSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
@@ -34,18 +38,26 @@ def read_run(path: str | Path, overrides: Iterable[str] = ()) -> RunSettings:
     return build(RunSettings, name, read_toml(path), parse_overrides(overrides))
 
 
-def identity(settings: RunSettings) -> str:
-    """The fingerprint of what decides a run's global batches and steps.
+def identity(settings: RunSettings, data_fingerprint: str) -> Identity:
+    """What decides a run's global batches and steps.
 
     Not where it is kept, how often it is watched and saved, how it is evaluated, nor how many workers share it: with
-    another number of them the same global batches follow, and the weights differ by rounding.
+    another number of them the same global batches follow, and the weights differ by rounding. Validation only watches,
+    unless `validation.patience` ends the run: then what the score depends on and when it is taken decide the steps.
     """
-    unseen = {"keep_checkpoints": 1, "log_every_steps": 1, "checkpoint_every_steps": 1}
-    train = settings.train.model_copy(update=unseen)
-    cluster = ClusterSettings()
-    data = DataSettings(uri="-", group_rows=settings.data.group_rows)
-    return fingerprint(
-        settings.model_copy(
-            update={"data": data, "train": train, "cluster": cluster, "evaluation": EvaluationSettings()}
-        )
-    )
+    return Identity(_fingerprint(settings), _fingerprint(settings, epochs=1), data_fingerprint)
+
+
+def _fingerprint(settings: RunSettings, **train: int) -> str:
+    stops = settings.validation.patience > 0
+    unseen = {**train, "keep_checkpoints": 1, "log_every_steps": 1}
+    validation = settings.validation.model_copy(update={"keep_best_by": "none", "export": "last"})
+    decisive = {
+        "data": DataSettings(uri="-", group_rows=settings.data.group_rows, weights=settings.data.weights),
+        "train": settings.train.model_copy(update=unseen if stops else {**unseen, "checkpoint_every_steps": 1}),
+        "cluster": ClusterSettings(),
+        "tracking": TrackingSettings(),
+        "validation": validation if stops else ValidationSettings(),
+        "evaluation": EvaluationSettings(),
+    }
+    return fingerprint(settings.model_copy(update=decisive))

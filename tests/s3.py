@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
         fault = self.owner.judge(self.command, self.path.split("?")[0])
         if fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -138,6 +138,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist.")
         else:
             self._answer(body, fault)
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        del self.headers["Transfer-Encoding"]
+        self.headers["Content-Length"] = str(len(body))
+        return body
 
     def _answer(self, body: bytes, fault: str | None) -> None:
         connection = http.client.HTTPConnection(self.owner.target)

@@ -9,7 +9,7 @@ import pytest
 
 from dynfusion.cli import main
 
-VERBS = ["demo", "embed", "pack", "inspect", "verify", "train", "evaluate", "export", "report", "config show"]
+VERBS = ["demo", "embed", "pack", "inspect", "verify", "train", "submit", "evaluate", "export", "report", "config show"]
 DEMO = Path(__file__).parents[1] / "jobs" / "runs" / "demo.toml"
 
 
@@ -20,7 +20,17 @@ def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    "line", ["nope", "train", "train run.toml --nope", "pack --out x", "pack --holdout many --modality a=b --out x"]
+    "line",
+    [
+        "nope",
+        "submit nope",
+        "submit train",
+        "submit pack --nope",
+        "train",
+        "train run.toml --nope",
+        "pack --out x",
+        "pack --holdout many --modality a=b --out x",
+    ],
 )
 def test_wrong_use_exits_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line.split()) == 2

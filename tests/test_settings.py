@@ -94,9 +94,31 @@ def test_the_identity_of_a_run_ignores_where_it_is_kept_but_not_what_it_does() -
         "cluster.workers=1",
         "train.log_every_steps=3",
     ):
-        assert identity(read_run(DEMO, [same])) == identity(run), same
+        assert identity(read_run(DEMO, [same]), "data") == identity(run, "data"), same
     for other in ("loss.alignment=0.3", "train.seed=1", "engine.kind=torch", "masking.end=0.5"):
-        assert identity(read_run(DEMO, [other])) != identity(run), other
+        assert identity(read_run(DEMO, [other]), "data") != identity(run, "data"), other
+    longer = identity(read_run(DEMO, ["train.epochs=1000"]), "data")
+    assert longer.run != identity(run, "data").run
+    assert longer.run_but_epochs == identity(run, "data").run_but_epochs
+
+
+def test_validation_belongs_to_the_identity_of_a_run_only_where_it_can_end_it() -> None:
+    def who(*overrides: str) -> str:
+        return identity(read_run(DEMO, overrides), "data").run
+
+    watched, stops = who("validation.rows=500"), who("validation.patience=3")
+    assert watched == who("validation.every_checkpoints=0") == who()
+    assert stops != watched
+    for same in ("validation.keep_best_by=score", "train.keep_checkpoints=9", "train.log_every_steps=3"):
+        assert who("validation.patience=3", same) == stops, same
+    for other in (
+        "validation.rows=500",
+        "validation.min_improvement=0.1",
+        "validation.every_checkpoints=2",
+        "validation.tasks.bbbp=elsewhere",
+        "train.checkpoint_every_steps=7",
+    ):
+        assert who("validation.patience=3", other) != stops, other
 
 
 def test_every_setting_of_the_tree_says_what_it_is() -> None:

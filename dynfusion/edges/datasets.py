@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dynfusion.edges.object_store import ObjectStore, reaching
+from dynfusion.edges.object_store import ObjectStore
 from dynfusion.edges.s3_address import is_s3, parse_s3
+from dynfusion.edges.s3_files import reaching
 from dynfusion.store import dataset as local
 from dynfusion.store import verify as checking
 from dynfusion.store.blocks import parse_blocks
@@ -20,6 +21,8 @@ from dynfusion.store.extend import inputs_name
 from dynfusion.store.files import Files
 from dynfusion.store.manifest import MANIFEST_NAME, FileSpec, Manifest, parse_manifest, read_manifest, split_address
 from dynfusion.store.origin import CONNECTIONS, CacheSettings, Remote
+from dynfusion.training.config import DataSettings
+from dynfusion.training.sources import Sources, join
 
 _RANGE_BYTES = 12 << 20
 _UPLOADS = 4
@@ -42,6 +45,11 @@ def open_dataset(
         return local.open_dataset(uri)
     store, name = _locate(str(uri))
     return local.open_dataset(uri, Remote(store, cache, processes, name))
+
+
+def open_sources(data: DataSettings, *, processes: int = 1) -> Sources:
+    """The data sets that a run trains on. Raises ValueError as `open_dataset` and `training.sources.join` do."""
+    return join([open_dataset(uri, cache=data, processes=processes) for uri in data.uris], data.weights)
 
 
 def verify(uri: str | Path, *, progress: Progress | None = None) -> list[str]:

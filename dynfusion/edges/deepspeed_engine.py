@@ -1,7 +1,8 @@
 """DeepSpeed behind the loop's engine. DeepSpeed itself is imported when an engine is made: inside a training worker.
 
 Two ways in which it silently differs from plain torch are closed here: it clips at 1.0 unless told otherwise, and its
-backward divides by the accumulation steps once more unless `scale_wrt_gas=False`.
+backward divides by the accumulation steps once more unless `scale_wrt_gas=False`. At stage 0 it neither tells the
+gradient's norm nor leaves out the exchange with nobody, so clipping is ours there and a single rank exchanges nothing.
 """
 
 import logging
@@ -14,10 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dynfusion.edges.universal_checkpoint import saved_ranks, universal
 from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.training.config import EngineSettings, TrainSettings
-from dynfusion.training.engine import make_optimizer, set_learning_rate, sum_over_ranks
+from dynfusion.training.engine import clip, make_optimizer, prepared, set_learning_rate, sum_over_ranks
 
 TAG = "deepspeed"
 RESERVED = (
@@ -30,6 +32,13 @@ RESERVED = (
     "zero_optimization.stage",
     "torch_autocast",
 )
+REMOVED = (
+    *("amp", "compression_training", "curriculum_learning", "eigenvalue", "elasticity", "graph_harvesting", "nebula"),
+    *("progressive_layer_drop", "quantize_training", "sparse_attention", "sparse_gradients"),
+    *("zero_optimization.mics_shard_size", "zero_optimization.mics_hierarchical_params_gather"),
+    "zero_optimization.zeropp_loco_param",
+)
+"""Keys of older releases: DeepSpeed 0.19.8 refuses them in a worker, and releases before ignored most of them."""
 
 
 class DeepSpeedEngine:
@@ -39,7 +48,8 @@ class DeepSpeedEngine:
         self, objective: FusionObjective, train: TrainSettings, engine: EngineSettings, device: torch.device
     ) -> None:
         deepspeed = import_deepspeed(device)
-        objective = objective.to(device)
+        objective = prepared(objective, engine, device)
+        self.gradient_clipping = train.gradient_clipping
         self.stage = engine.zero_stage
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=objective,
@@ -51,6 +61,8 @@ class DeepSpeedEngine:
         self.device = device
         self.rank = torch.distributed.get_rank()
         self.world_size = torch.distributed.get_world_size()
+        if self.stage == 0:
+            self.engine.enable_backward_allreduce = self.world_size > 1
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.engine(batch)
@@ -62,14 +74,15 @@ class DeepSpeedEngine:
         if self.micro_batches % self.engine.gradient_accumulation_steps() != 0:
             self.engine.step()
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float) -> Float[Tensor, ""]:
         set_learning_rate(self.optimizer, learning_rate)
-        if self.stage == 0:  # DeepSpeed does not tell the norm at stage 0; gradients are averaged by now
-            norm = torch.nn.utils.get_total_norm(p.grad for p in self.engine.module.parameters() if p.grad is not None)
+        if self.stage == 0:  # gradients are averaged by now
+            gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+            norm = clip(self.engine.module, gradients, self.gradient_clipping)
             self.engine.step()
-            return float(norm)
+            return norm
         self.engine.step()
-        return float(self.engine.get_global_grad_norm())
+        return torch.as_tensor(self.engine.get_global_grad_norm(), device=self.device)
 
     def sum(self, vector: Float[Tensor, " entries"]) -> Float[Tensor, " entries"]:
         return sum_over_ranks(vector, self.world_size)
@@ -84,6 +97,21 @@ class DeepSpeedEngine:
         self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        ranks = saved_ranks(folder / TAG)
+        if ranks in (0, self.world_size):
+            self._load(folder)
+            return
+        with universal(folder, TAG) as converted:
+            self.engine._config.load_universal_checkpoint = True
+            try:
+                self._load(converted)
+            finally:
+                self.engine._config.load_universal_checkpoint = False
+        if self.stage == 3:  # its universal checkpoint leaves the count of steps out: AdamW would correct for it anew
+            for state in self.optimizer.optimizer.state.values():
+                state["step"] = torch.tensor(float(self.engine.global_steps))
+
+    def _load(self, folder: Path) -> None:
         path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
         if path is None:
             raise ValueError(f"checkpoint {folder}: holds nothing that DeepSpeed stage {self.stage} can load")
@@ -92,17 +120,19 @@ class DeepSpeedEngine:
 def configuration(train: TrainSettings, engine: EngineSettings) -> dict[str, Any]:
     """DeepSpeed's configuration: everything that decides numbers is written out, `engine.deepspeed` adds the rest.
 
-    Raises ValueError when `engine.deepspeed` names a key that this project's own settings decide.
+    Raises ValueError when `engine.deepspeed` names a key that this project's own settings decide, or a removed one.
     """
     extra = {name: value for name, value in engine.deepspeed.items() if name != "zero_optimization"}
     zero = dict(engine.deepspeed.get("zero_optimization", {}))
     for name in (*extra, *(f"zero_optimization.{key}" for key in zero)):
         if name in RESERVED:
             raise ValueError(f"setting engine.deepspeed.{name}: decided by dynfusion's own settings, leave it out")
+        if name in REMOVED:
+            raise ValueError(f"setting engine.deepspeed.{name}: DeepSpeed has removed this feature, leave it out")
     return {
         "train_micro_batch_size_per_gpu": 1,  # nominal: rows per rank may differ, and the loss is already divided
         "gradient_accumulation_steps": train.accumulation,
-        "gradient_clipping": train.gradient_clipping,
+        "gradient_clipping": train.gradient_clipping if engine.zero_stage > 0 else 0.0,
         "zero_optimization": {"stage": engine.zero_stage, **zero},
         "torch_autocast": {"enabled": engine.precision == "bf16", "dtype": "bfloat16"},
         "steps_per_print": 1_000_000_000,

@@ -2,11 +2,16 @@
 
 import logging
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
+
+POLL_SECONDS = 1
 
 
 @contextmanager
@@ -22,10 +27,11 @@ def cluster(*, cpus: int = 1, debug: bool = False) -> Iterator[None]:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says at every start that a token is used
     quiet = {"logging_level": logging.WARNING, "log_to_driver": debug or "RAY_ADDRESS" in os.environ}
     try:
-        if "RAY_ADDRESS" in os.environ:
-            ray.init(**quiet)
-        else:
-            ray.init(num_cpus=max(cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
+        with _own_sigterm():
+            if "RAY_ADDRESS" in os.environ:
+                ray.init(**quiet)
+            else:
+                ray.init(num_cpus=max(cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS", "a local cluster")
         raise RuntimeError(f"Ray at {where}: could not connect, {str(error).splitlines()[0]}") from error
@@ -35,6 +41,17 @@ def cluster(*, cpus: int = 1, debug: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """`ray.init` puts a handler of its own in the place of the process's, which would exit with 15; put it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and callable(before):
+            signal.signal(signal.SIGTERM, before)
+
+
 def wait_for(bundles: list[dict[str, float]], *, deadline_seconds: float) -> None:
     """Return once the cluster can give these resources at the same time; an autoscaler is asked for them.
 
@@ -42,7 +59,10 @@ def wait_for(bundles: list[dict[str, float]], *, deadline_seconds: float) -> Non
     """
     group = placement_group(bundles, strategy="PACK")
     try:
-        if not group.wait(timeout_seconds=deadline_seconds):
+        deadline = time.monotonic() + deadline_seconds
+        while not group.wait(timeout_seconds=POLL_SECONDS):  # one long wait would be deaf to Ctrl-C and SIGTERM
+            if time.monotonic() < deadline:
+                continue
             has = {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
             raise ValueError(
                 f"cluster: asked for {len(bundles)} workers with {bundles[0]} each, found {has} in all after "

@@ -1,5 +1,6 @@
 """Trying again what may pass: jittered, ever longer waits up to a deadline, and fresh credentials when they expired."""
 
+import logging
 import random
 import re
 import time
@@ -13,6 +14,9 @@ Result = TypeVar("Result")
 
 FAILURES = (OSError, BotoCoreError, ClientError, ConnectionFailure)
 
+_log = logging.getLogger(__name__)
+
+_TELL_AFTER_SECONDS = 5.0
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 10.0
 _NEW_CREDENTIALS = 2
@@ -33,7 +37,7 @@ def retrying(call: Callable[[], Result], what: str, *, renew: Callable[[], None]
     Raises FileNotFoundError when there is no such thing. Raises ValueError, one sentence that begins with `what`, when
     access stays denied or the deadline is over.
     """
-    started, attempts, denials = time.monotonic(), 0, 0
+    started, attempts, denials, told = time.monotonic(), 0, 0, False
     while True:
         attempts += 1
         try:
@@ -45,6 +49,9 @@ def retrying(call: Callable[[], Result], what: str, *, renew: Callable[[], None]
             longest = min(_FIRST_WAIT_SECONDS * 2 ** (attempts - 1), _LONGEST_WAIT_SECONDS)
             pause = random.uniform(longest / 2, longest)
             over = seconds + pause > deadline_seconds
+            if seconds > _TELL_AFTER_SECONDS and not told:
+                told = True
+                _log.warning("%s: %s; trying again for up to %.0f s", what, _first_line(error), deadline_seconds)
             if _is_denied(error):
                 denials += 1
                 if over or denials > _NEW_CREDENTIALS:

@@ -14,7 +14,7 @@ from dynfusion.evaluation.representations import FUSED
 from dynfusion.evaluation.tables import all_curves, build_comparisons, build_tables
 from dynfusion.evaluation.tasks import SPLITS, TaskData
 
-TIMINGS = frozenset({"seconds", "step_seconds", "rows_per_second", "wait_share"})
+TIMINGS = frozenset({"seconds", "step_seconds", "rows_per_second", "wait_share", "memory_bytes"})
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,16 @@ def reconstruction_records(
     return records
 
 
+def skill_over_mean(
+    truth: Float[np.ndarray, "rows dim"],
+    guess: Float[np.ndarray, "rows dim"],
+    statistics: tuple[np.ndarray, np.ndarray],
+) -> float:
+    """`skill_mean` alone, of arrays in original units; NaN where the pool mean makes no error."""
+    scaled, guessed = standardise(truth, statistics), standardise(guess, statistics)
+    return float(_skill(np.ones((1, len(truth))), _squared(scaled - guessed), _squared(scaled))[0])
+
+
 def _scores(
     filled: Filled, statistics: tuple[np.ndarray, np.ndarray], counts: np.ndarray, confidence: float
 ) -> Mapping[str, float | int]:

@@ -107,7 +107,7 @@ class FusionModel:
     @torch.inference_mode()
     def _encode_rows(self, values: list[Tensor], visible: Bool[Tensor, "rows modalities"]) -> tuple[Tensor, Tensor]:
         projections = [
-            tower(tower.standardise(value, column))[1]
+            tower(tower.standardise(value, column), column.to(tower.mean.dtype)[None])[1]
             for tower, value, column in zip(self.network.towers, values, visible.unbind(dim=1), strict=True)
         ]
         attention = self.network.attend(projections, visible)

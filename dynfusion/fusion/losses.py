@@ -6,6 +6,8 @@ couples rows it does so inside contrast groups only. Formulas are written for ro
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
 from typing import Literal
 
 import torch
@@ -15,7 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dynfusion.fusion.batch import Batch
+from dynfusion.fusion.contrast import symmetric_cross_entropy
 from dynfusion.fusion.model import Fused
+from dynfusion.fusion.rowwise import cell_errors, pair_cosines, rescaled
 from dynfusion.settings import Settings
 
 
@@ -56,36 +60,37 @@ class Context:
     informative: list[Tensor]
     logit_scale: Tensor
 
+    @cached_property
+    def errors(self) -> list[tuple[Tensor, Tensor]]:
+        """(squared error, 1 - cosine) of each modality, [rows] both; 0 where nothing was decoded."""
+        rows, fused = len(self.batch.row_ids), self.fused
+        found = []
+        for number, used in enumerate(self.informative):
+            chosen = fused.decoded[number] if fused.decoded else None
+            pair = cell_errors(fused.reconstructions[number], fused.standardised[number], used, chosen)
+            if chosen is not None:
+                square, distance = (error.new_zeros(rows).index_copy(0, chosen, error) for error in pair)
+                pair = square, distance
+            found.append(pair)
+        return found
+
 
 # --- reconstruction -------------------------------------------------------------------------------------------------
 
 
-def squared_error(fused: Fused, informative: list[Tensor]) -> list[Float[Tensor, " rows"]]:
+def squared_error(context: Context) -> list[Float[Tensor, " rows"]]:
     """Mean over informative dimensions of (xhat - x~)^2, per modality and row; 1 is what predicting the mean scores."""
-    return [
-        (((prediction - target) ** 2) * used).sum(dim=1) / used.sum().clamp_min(1)
-        for prediction, target, used in zip(fused.reconstructions, fused.standardised, informative, strict=True)
-    ]
+    return [square for square, _ in context.errors]
 
 
 def cosine_distance(context: Context) -> list[Float[Tensor, " rows"]]:
     """1 - cos(xhat, x~), per modality and row; standardised embeddings make it the centred cosine. Range [0, 2]."""
-    return [
-        1 - F.cosine_similarity(prediction * used, target, dim=1, eps=1e-6)
-        for prediction, target, used in zip(
-            context.fused.reconstructions, context.fused.standardised, context.informative, strict=True
-        )
-    ]
+    return [distance for _, distance in context.errors]
 
 
 def _robust_error(context: Context) -> list[Tensor]:
     weight = context.settings.cosine_weight
-    return [
-        square + weight * angle
-        for square, angle in zip(
-            squared_error(context.fused, context.informative), cosine_distance(context), strict=True
-        )
-    ]
+    return [square + weight * distance for square, distance in context.errors]
 
 
 def reconstruct_hidden(context: Context) -> Float[Tensor, " modalities"]:
@@ -100,7 +105,7 @@ def reconstruct_visible(context: Context) -> Float[Tensor, " modalities"]:
 
 def reconstruct_hidden_squared(context: Context) -> Float[Tensor, " modalities"]:
     """Paper: squared error over hidden cells only (as ActionMAE's masked loss, arXiv:2211.13916)."""
-    return _sum_where(squared_error(context.fused, context.informative), context.batch.targets)
+    return _sum_where(squared_error(context), context.batch.targets)
 
 
 # --- alignment ------------------------------------------------------------------------------------------------------
@@ -112,24 +117,21 @@ def contrast(context: Context) -> Float[Tensor, " modalities"]:
     Hidden modalities are keys too. Rows and candidate columns without the modality are masked, and so is another row
     with the same id. Source: CLIP (arXiv:2103.00020), restricted to observed rows and columns.
     """
-    return torch.stack([_contrast_one(context, modality) for modality in range(context.batch.present.shape[1])])
-
-
-def _contrast_one(context: Context, modality: int) -> Tensor:
     batch, size = context.batch, context.batch.group_rows
-    fused = F.normalize(context.fused.fused, dim=1).unflatten(0, (-1, size))
-    keys = F.normalize(context.fused.projections[modality], dim=1).unflatten(0, (-1, size))
+    dtype, one = context.fused.projections[0].dtype, torch.ones_like(context.logit_scale)
+    keys = [rescaled(projection, one, dtype).unflatten(0, (-1, size)) for projection in context.fused.projections]
+    fused = rescaled(context.fused.fused, context.logit_scale, dtype).unflatten(0, (-1, size))
     ids = batch.row_ids.unflatten(0, (-1, size))
-    valid = batch.present[:, modality].unflatten(0, (-1, size))
-    twins = (ids[:, :, None] == ids[:, None, :]) & ~torch.eye(size, dtype=torch.bool, device=ids.device)
-    closed = ~(valid[:, :, None] & valid[:, None, :]) | twins
-    logits = context.logit_scale * fused @ keys.transpose(1, 2)
-    # A row without the modality keeps its diagonal, so no softmax runs over nothing; its loss is left out of the sum.
-    diagonal = torch.eye(size, dtype=torch.bool, device=ids.device) & ~valid[:, :, None]
-    logits = logits.masked_fill(closed & ~diagonal, float("-inf")).masked_fill(diagonal, 0.0)
-    towards_keys = logits.logsumexp(dim=2) - logits.diagonal(dim1=1, dim2=2)
-    towards_fused = logits.logsumexp(dim=1) - logits.diagonal(dim1=1, dim2=2)
-    return torch.where(valid, (towards_keys + towards_fused) / 2, torch.zeros_like(towards_keys)).sum()
+    others = ~torch.eye(size, dtype=torch.bool, device=ids.device)
+    twins = ids[:, :, None] == ids[:, None, :]
+    totals = []
+    for key, present in zip(keys, batch.present.unbind(dim=1), strict=True):
+        valid = present.unflatten(0, (-1, size))
+        # A row without the modality keeps its diagonal, so no softmax runs over nothing; its loss is left out.
+        closed = (twins | ~valid[:, :, None] | ~valid[:, None, :]) & others
+        losses = symmetric_cross_entropy(fused @ key.transpose(1, 2), closed)
+        totals.append(torch.where(valid, losses, torch.zeros_like(losses)).sum())
+    return torch.stack(totals)
 
 
 def cosine_alignment(context: Context) -> Float[Tensor, " one"]:
@@ -148,12 +150,9 @@ def shared_cosine(context: Context) -> Float[Tensor, " one"]:
     themselves is undefined; uncentred, two non-negative vectors start at .999 and the term says nothing.
     """
     visible = context.batch.visible
-    centred = [s - s.mean(dim=1, keepdim=True) for s in context.fused.saliencies]
-    total = context.fused.fused.new_zeros(1)
-    for first, second in _pairs(len(centred)):
-        square = F.cosine_similarity(centred[first], centred[second], dim=1) ** 2
-        total = total + _sum_where([square], (visible[:, first] & visible[:, second])[:, None])
-    return total
+    cosines = pair_cosines(context.fused.saliencies)
+    both = torch.stack([visible[:, a] & visible[:, b] for a, b in combinations(range(visible.shape[1]), 2)], dim=1)
+    return torch.where(both, cosines.square(), torch.zeros_like(cosines)).sum()[None]
 
 
 def gate_constancy(context: Context) -> Float[Tensor, " one"]:
@@ -161,17 +160,12 @@ def gate_constancy(context: Context) -> Float[Tensor, " one"]:
 
     std_d is a gate's deviation over the group's visible rows. Constant gates are a degenerate optimum of diversity.
     """
-    batch = context.batch
-    total = context.fused.fused.new_zeros(1)
     floor = max(context.settings.gate_deviation, 1e-6)
-    for modality, gate in enumerate(context.fused.gates):
-        weights = batch.visible[:, modality].unflatten(0, (-1, batch.group_rows)).to(gate.dtype)[:, :, None]
-        grouped = gate.unflatten(0, (-1, batch.group_rows))
-        number = weights.sum(dim=1)
-        mean = (grouped * weights).sum(dim=1) / number.clamp_min(1)
-        variance = (((grouped - mean[:, None]) ** 2) * weights).sum(dim=1) / number.clamp_min(1)
-        lack = F.relu(1 - (variance + 1e-12).sqrt() / floor).mean(dim=1)
-        total = total + torch.where(number[:, 0] >= 2, lack, torch.zeros_like(lack)).sum()
+    total = context.fused.fused.new_zeros(1)
+    for gates, seen in zip(context.fused.gates, context.batch.visible.unbind(dim=1), strict=True):
+        grouped = seen.unflatten(0, (-1, context.batch.group_rows))
+        lack = F.relu(1 - (gates.variance + 1e-12).sqrt() / floor).mean(dim=1)
+        total = total + torch.where(grouped.sum(dim=1) >= 2, lack, torch.zeros_like(lack)).sum()
     return total
 
 
@@ -219,13 +213,18 @@ def hoyer_square(context: Context) -> Float[Tensor, " modalities"]:
 
     Free of scale, unlike a mean: g -> c g, W -> W / c leaves the model unchanged. Source: DeepHoyer, arXiv:1908.09979.
     """
-    shares = [gate.sum(dim=1) ** 2 / (gate.shape[1] * (gate**2).sum(dim=1)) for gate in context.fused.gates]
+    shares = [gates.total**2 / (gates.values.shape[1] * gates.square) for gates in context.fused.gates]
     return _sum_where(shares, context.batch.visible)
 
 
 def mean_gate(context: Context) -> Float[Tensor, " modalities"]:
     """Paper: mean_d g over visible cells, in (0, 1); only weight decay keeps it from being met by scale alone."""
-    return _sum_where([gate.mean(dim=1) for gate in context.fused.gates], context.batch.visible)
+    return _sum_where(gate_means(context), context.batch.visible)
+
+
+def gate_means(context: Context) -> list[Float[Tensor, " rows"]]:
+    """mean_d g, per modality and row."""
+    return [gates.total / gates.values.shape[1] for gates in context.fused.gates]
 
 
 def initial_log_scale(settings: LossSettings) -> float:
@@ -234,10 +233,6 @@ def initial_log_scale(settings: LossSettings) -> float:
 
 def has_choice(batch: Batch) -> Tensor:
     return batch.visible.sum(dim=1) >= 2
-
-
-def _pairs(number: int) -> list[tuple[int, int]]:
-    return [(first, second) for first in range(number) for second in range(first + 1, number)]
 
 
 def _sum_where(per_row: list[Tensor], cells: Tensor) -> Tensor:

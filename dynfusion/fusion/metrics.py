@@ -5,26 +5,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dynfusion.fusion.batch import Batch
-from dynfusion.fusion.losses import normalised_entropy, squared_error
-from dynfusion.fusion.model import Fused
-
-GATE_OPEN = 0.5
+from dynfusion.fusion.losses import Context, gate_means, normalised_entropy, squared_error
 
 
-def observe(batch: Batch, fused: Fused, informative: list[Tensor]) -> Float[Tensor, " entries"]:
+def observe(context: Context) -> Float[Tensor, " entries"]:
     """[1 + 4 * modalities] sums: entropy; then per modality attention, gate mean, share of open gates, R2's residual.
 
     Attention and gates are summed over visible cells, entropy over rows with a choice, the squared residual over hidden
     cells. Detached.
     """
+    batch, fused = context.batch, context.fused
     visible = batch.visible
     choice = visible.sum(dim=1) >= 2
     entropy = normalised_entropy(fused.attention, visible).masked_fill(~choice, 0).sum()[None]
     attention = (fused.attention * choice[:, None]).sum(dim=0)
-    gate = _per_modality([gate.mean(dim=1) for gate in fused.gates], visible)
-    opened = _per_modality([(gate > GATE_OPEN).to(gate.dtype).mean(dim=1) for gate in fused.gates], visible)
-    residual = _per_modality(squared_error(fused, informative), batch.targets)
-    return torch.cat([entropy, attention, gate, opened, residual]).detach()
+    gate = _per_modality(gate_means(context), visible)
+    opened = [gates.opened / gates.values.shape[1] for gates in fused.gates]
+    residual = _per_modality(squared_error(context), batch.targets)
+    return torch.cat([entropy, attention, gate, _per_modality(opened, visible), residual]).detach()
 
 
 def observation_counts(batch: Batch) -> Float[Tensor, " entries"]:

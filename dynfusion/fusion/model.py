@@ -21,6 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dynfusion.fusion import rowwise
+from dynfusion.fusion.gating import Gates, gate
 from dynfusion.settings import Settings
 
 STD_FLOOR = 1e-3
@@ -41,17 +43,19 @@ class ModelSettings(Settings):
 class Fused:
     """What one forward pass gives. Lists are in the model's modality order; rows as in the batch.
 
-    standardised, gates: [rows, dim_m]; projections, saliencies: [rows, dim]; fused: [rows, dim];
-    attention: [rows, modalities], 0 where not visible, rows sum to 1; reconstructions: [rows, dim_m], standardised.
+    standardised: [rows, dim_m]; gates: see Gates; projections, saliencies: [rows, dim]; fused: [rows, dim];
+    attention: [rows, modalities], 0 where not visible, rows sum to 1; reconstructions: [rows, dim_m], standardised,
+    or only those of the rows that `decoded` names per modality.
     """
 
     standardised: list[Tensor]
-    gates: list[Tensor]
+    gates: list[Gates]
     projections: list[Tensor]
     saliencies: list[Tensor]
     fused: Tensor
     attention: Tensor
     reconstructions: list[Tensor]
+    decoded: list[Tensor] | None = None
 
 
 class GatedProjection(nn.Module):
@@ -62,9 +66,9 @@ class GatedProjection(nn.Module):
         linear = nn.Linear(width, dim)
         self.weight, self.bias = linear.weight, linear.bias
 
-    def forward(self, values: Float[Tensor, "rows width"], gate: Float[Tensor, "rows width"]) -> tuple[Tensor, Tensor]:
-        """(W (g * x) + b, |W| g), [rows, dim] both."""
-        return F.linear(gate * values, self.weight, self.bias), F.linear(gate, self.weight.abs())
+    def forward(self, product: Float[Tensor, "rows width"], gate: Float[Tensor, "rows width"]) -> tuple[Tensor, Tensor]:
+        """(W (g * x) + b, |W| g), [rows, dim] both, given g * x and g."""
+        return F.linear(product, self.weight, self.bias), F.linear(gate, self.weight.abs())
 
 
 class Tower(nn.Module):
@@ -91,13 +95,18 @@ class Tower(nn.Module):
         self, values: Float[Tensor, "rows width"], observed: Bool[Tensor, " rows"]
     ) -> Float[Tensor, "rows width"]:
         """Zero mean, unit variance, within +-8; exactly zero in rows that are not observed, whatever stands there."""
-        filled = torch.where(observed[:, None], values.to(self.mean.dtype), self.mean)
-        return ((filled - self.mean) / self.std.clamp_min(STD_FLOOR)).clamp(-CLIP, CLIP) * self.informative
+        scale = torch.where(self.informative, 1 / self.std, torch.zeros_like(self.std))
+        return rowwise.standardise(values, observed, mean=self.mean, scale=scale, bound=CLIP)
 
-    def forward(self, standardised: Float[Tensor, "rows width"]) -> tuple[Tensor, Tensor, Tensor]:
-        """(gate [rows, width], projection [rows, dim], saliency [rows, dim] = |W| g: where this gate is heard)."""
-        gate = torch.sigmoid(self.gate(standardised))
-        return (gate, *self.projection(standardised, gate))
+    def forward(
+        self, standardised: Float[Tensor, "rows width"], weights: Float[Tensor, "groups group_rows"]
+    ) -> tuple[Gates, Tensor, Tensor]:
+        """(gates, projection [rows, dim], saliency [rows, dim] = |W| g: where this gate is heard).
+
+        `weights` says which rows of each contrast group count in the gates' variance.
+        """
+        gates = gate(self.gate(standardised), standardised, weights)
+        return (gates, *self.projection(gates.product, gates.values))
 
 
 class Decoder(nn.Module):
@@ -111,7 +120,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, fused: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows width"]:
-        return self.linear(fused) + self.hidden(fused)
+        return self.linear(fused).add_(self.hidden(fused))
 
 
 class FusionNetwork(nn.Module):
@@ -142,16 +151,31 @@ class FusionNetwork(nn.Module):
         values: Sequence[Tensor],
         present: Bool[Tensor, "rows modalities"],
         visible: Bool[Tensor, "rows modalities"],
+        *,
+        wanted: Bool[Tensor, "rows modalities"] | None = None,
+        group_rows: int | None = None,
     ) -> Fused:
-        """Everything the losses need. Only visible cells reach attention, fused embedding and reconstructions."""
+        """Everything the losses need. Only visible cells reach attention, fused embedding and reconstructions.
+
+        `wanted` names the cells whose reconstructions will be looked at. On a CPU the others are not computed; on a GPU
+        they are, since choosing rows there would make the host wait. `group_rows` are those of a contrast group, all of
+        them by default.
+        """
         columns = present.unbind(dim=1)
         standardised = [
             tower.standardise(value, column) for tower, value, column in zip(self.towers, values, columns, strict=True)
         ]
-        encoded = [tower(value) for tower, value in zip(self.towers, standardised, strict=True)]
+        weights = visible.to(standardised[0].dtype).unflatten(0, (-1, group_rows or len(visible)))
+        encoded = [
+            tower(value, weight)
+            for tower, value, weight in zip(self.towers, standardised, weights.unbind(dim=2), strict=True)
+        ]
         projections = [projection for _, projection, _ in encoded]
         attention = self.attend(projections, visible)
         fused = fuse(projections, attention, visible)
+        decoded = _rows_to_decode(wanted)
+        base = fused.to(projections[0].dtype)  # once, not in every decoder, where autocast makes it narrow
+        bases = [base] * len(projections) if decoded is None else rowwise.choose_rows(base, decoded)
         return Fused(
             standardised=standardised,
             gates=[gate for gate, _, _ in encoded],
@@ -159,7 +183,8 @@ class FusionNetwork(nn.Module):
             saliencies=[saliency for _, _, saliency in encoded],
             fused=fused,
             attention=attention,
-            reconstructions=self.decode(fused),
+            reconstructions=[decoder(base) for decoder, base in zip(self.decoders, bases, strict=True)],
+            decoded=decoded,
         )
 
     def attend(
@@ -167,7 +192,7 @@ class FusionNetwork(nn.Module):
     ) -> Float[Tensor, "rows modalities"]:
         """Weights that are 0 where not visible and sum to 1 over each row; every row needs one visible modality."""
         raw = torch.cat([score(projection) for score, projection in zip(self.scores, projections, strict=True)], dim=1)
-        bounded = self.settings.score_bound * torch.tanh(raw.to(projections[0].dtype))
+        bounded = self.settings.score_bound * torch.tanh(raw.to(torch.promote_types(raw.dtype, torch.float32)))
         return masked_softmax(bounded, visible)
 
     def decode(self, fused: Float[Tensor, "rows dim"]) -> list[Tensor]:
@@ -198,8 +223,11 @@ def fuse(
     visible: Bool[Tensor, "rows modalities"],
 ) -> Float[Tensor, "rows dim"]:
     """The attention-weighted sum of the visible projections."""
-    fused = torch.zeros_like(projections[0])
-    for column, projection in enumerate(projections):
-        seen = torch.where(visible[:, column, None], projection, torch.zeros_like(projection))
-        fused = fused + attention[:, column, None] * seen
-    return fused
+    return rowwise.weighted_sum(projections, attention, visible)
+
+
+def _rows_to_decode(wanted: Tensor | None) -> list[Tensor] | None:
+    """Per modality the rows with a wanted cell; None: all of them."""
+    if wanted is None or wanted.device.type != "cpu" or torch.compiler.is_compiling() or wanted.all():
+        return None
+    return [column.nonzero()[:, 0] for column in wanted.unbind(dim=1)]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dynfusion.fusion.batch import Batch
-from dynfusion.fusion.losses import Context, LossSettings, initial_log_scale
+from dynfusion.fusion.losses import Context, LossSettings, initial_log_scale, reconstruct_visible
 from dynfusion.fusion.metrics import observation_counts, observe
 from dynfusion.fusion.model import FusionNetwork
 from dynfusion.fusion.presets import PRESETS, TERMS, Part
@@ -39,10 +39,13 @@ class FusionObjective(nn.Module):
         self.settings = settings
         self.log_scale = nn.Parameter(torch.tensor([initial_log_scale(settings)]))
         self.parts = tuple(part for part in PRESETS[settings.preset] if weight(part, settings) > 0)
+        self.sizes = [_entries(part, len(network.widths)) for part in self.parts]
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(totals, observations): vectors whose sum over micro-batches and ranks belongs to the global batch."""
-        fused = self.network(batch.values, batch.present, batch.visible)
+        fused = self.network(
+            batch.values, batch.present, batch.visible, wanted=self._wanted(batch), group_rows=batch.group_rows
+        )
         context = Context(
             batch=batch,
             fused=fused,
@@ -51,7 +54,8 @@ class FusionObjective(nn.Module):
             logit_scale=self.log_scale.clamp(0, MAX_LOG_SCALE).exp(),
         )
         totals = torch.cat([part.total(context) for part in self.parts])
-        return totals, observe(batch, fused, context.informative)
+        with torch.no_grad():
+            return totals, observe(context)
 
     def counts(self, batch: Batch) -> Float[Tensor, " entries"]:
         """What the totals average over, from masks alone, float64."""
@@ -82,27 +86,30 @@ class FusionObjective(nn.Module):
         """What the observations average over, float64."""
         return observation_counts(batch).to(torch.float64)
 
+    def _wanted(self, batch: Batch) -> Tensor:
+        """The cells whose reconstruction some part looks at."""
+        return batch.present if any(part.total is reconstruct_visible for part in self.parts) else batch.targets
+
     def _divisors(self, counts: Tensor) -> list[tuple[Part, Tensor]]:
         """Per part, [entries]: 1 / (count * number of entries with data), 0 where there are no data."""
-        sizes = [self._entries(part) for part in self.parts]
         divisors = []
-        for part, chunk in zip(self.parts, counts.split(sizes), strict=True):
+        for part, chunk in zip(self.parts, counts.split(self.sizes), strict=True):
             filled = chunk > 0
             divisors.append((part, torch.where(filled, 1 / (chunk.clamp_min(1) * filled.sum().clamp_min(1)), 0.0)))
         return divisors
 
-    def _entries(self, part: Part) -> int:
-        """How long a part's vectors are: one entry, or one per modality."""
-        modalities = len(self.network.widths)
-        nothing = torch.zeros(1, modalities, dtype=torch.bool)
-        empty = Batch(
-            values=tuple(torch.zeros(1, 1) for _ in range(modalities)),
-            present=nothing,
-            hidden=nothing,
-            row_ids=torch.zeros(1, dtype=torch.int64),
-            group_rows=1,
-        )
-        return len(part.count(empty))
+
+def _entries(part: Part, modalities: int) -> int:
+    """How long a part's vectors are: one entry, or one per modality."""
+    nothing = torch.zeros(1, modalities, dtype=torch.bool)
+    empty = Batch(
+        values=tuple(torch.zeros(1, 1) for _ in range(modalities)),
+        present=nothing,
+        hidden=nothing,
+        row_ids=torch.zeros(1, dtype=torch.int64),
+        group_rows=1,
+    )
+    return len(part.count(empty))
 
 
 def weight(part: Part, settings: LossSettings) -> float:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int64
 from dynfusion.store.manifest import Manifest, local_folder, parse_manifest, read_manifest
 from dynfusion.store.order import Order, Position
 from dynfusion.store.origin import Remote
-from dynfusion.store.part import MappedPart, Part, map_part, shards_of
+from dynfusion.store.part import PARTS, MappedPart, Part, map_part, shards_of
 from dynfusion.store.residence import Residence
 from dynfusion.store.sidecar import read_sidecars
 
@@ -39,13 +39,21 @@ class Dataset:
         return open_dataset, (self.uri, self.remote)
 
     def read(self, part: Part, rows: np.ndarray | slice | None = None) -> Rows:
-        """The given rows (all by default) in the given order; a row number is a position in the pack, kept for good.
+        """The given rows (all by default) in the given order: numbers, a slice, or a mask of all rows of the part.
 
-        Raises ValueError for row numbers outside the part.
+        A row number is a position in this manifest's part "train" or "holdout"; an extension may number anew.
+
+        Raises ValueError for another part, and for row numbers or a mask that do not fit it.
         """
+        if part not in PARTS:
+            raise ValueError(f"part: found {part!r}, allowed is {' or '.join(PARTS)}")
         total = self.manifest.rows if part == "train" else self.manifest.holdout_rows
         rows = slice(None) if rows is None else rows
         numbers = np.arange(total)[rows] if isinstance(rows, slice) else np.asarray(rows)
+        if numbers.dtype == bool:
+            if numbers.shape != (total,):
+                raise ValueError(f"rows of {part}: found a mask of {numbers.shape}, allowed is one of ({total},)")
+            numbers = np.flatnonzero(numbers)
         if len(numbers) and not (numbers.min() >= 0 and numbers.max() < total):
             raise ValueError(f"rows of {part}: found {numbers.min()} to {numbers.max()}, allowed are 0 to {total - 1}")
         numbers = numbers.astype(np.int64).reshape(-1)

@@ -49,6 +49,10 @@ class FeedSettings(Settings):
         "take at most half of what is free there, while without one the page cache serves all ranks",
     )
 
+    def shared_by(self, feeds: int) -> "FeedSettings":
+        """The settings of one of several feeds that share the memory for buffers."""
+        return self.model_copy(update={"slab_bytes": self.slab_bytes // feeds})
+
 
 @dataclass(frozen=True)
 class FeedBatch:

@@ -1,6 +1,6 @@
-"""Where sources lie: three functions, so that an object store can take the place of the local disk.
+"""Where sources lie: four functions, so that an object store can take the place of the local disk.
 
-Only this file opens what is packed; `edges/object_store.py` offers the same three functions for other addresses.
+Only this file opens what is packed; `edges/s3_files.py` offers the same four functions for other addresses.
 """
 
 import glob
@@ -18,7 +18,7 @@ _HASHED_BYTES = 64 << 20
 class Files:
     """`open(uri)` gives a seekable binary file; `find(uri)` the sorted addresses of all files that a file's address, a
     folder (with its subfolders) or a pattern with * names, none when there are none; `version(uri)` a text that changes
-    when the file's content does.
+    when the file's content does; `path(uri)` where the file lies on this machine's disk, None when it does not.
 
     Functions of a module, so that it pickles to other machines.
     """
@@ -26,6 +26,7 @@ class Files:
     open: Callable[[str], BinaryIO]
     find: Callable[[str], list[str]]
     version: Callable[[str], str]
+    path: Callable[[str], Path | None]
 
 
 def folder_of(uri: str) -> str:
@@ -62,6 +63,10 @@ def _find(uri: str) -> list[str]:
     return sorted(found)
 
 
+def _path(uri: str) -> Path:
+    return Path(_local(uri))
+
+
 def _version(uri: str) -> str:
     """The content's hash, so that a file written again alike is the same; a large file's size and time of change, so
     that it is not read for this."""
@@ -73,4 +78,4 @@ def _version(uri: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-LOCAL = Files(_open, _find, _version)
+LOCAL = Files(_open, _find, _version, _path)

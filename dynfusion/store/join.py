@@ -75,7 +75,7 @@ class JoinedBucket:
     """A bucket's rows in shuffled order, those for training first, then the held-out and the dropped ones.
 
     `rows` has the columns of the sidecar (id, smiles, group when any is given, reason:<modality>, labels, split) and
-    `place:<modality>`, which of the bucket's vectors is the row's (-1 where it is absent). `counts` are the rows of
+    `place:<modality>`, which of the modality's vectors is the row's (-1 where it is absent). `counts` are the rows of
     the three parts.
     """
 
@@ -121,10 +121,10 @@ def join_bucket(
 def _align(ids: pa.Array, found: pa.Table | None) -> tuple[np.ndarray, np.ndarray, dict[str, pa.Array]]:
     """Of every id: the reason of a source's cell, the place of its vector (-1 = none), and the texts."""
     if found is None:
-        return np.full(len(ids), Reason.NOT_GIVEN, np.uint8), np.full(len(ids), -1, np.int32), {}
+        return np.full(len(ids), Reason.NOT_GIVEN, np.uint8), np.full(len(ids), -1, np.int64), {}
     at = places(ids, found["id"].combine_chunks())
     reasons = np.append(found["reason"].to_numpy(), np.uint8(Reason.NOT_GIVEN))
-    place = np.append(found["place"].to_numpy(), np.int32(-1))[at]
+    place = np.append(found["place"].to_numpy(), np.int64(-1))[at]
     there = [name for name in ("smiles", "group") if name in found.column_names]
     texts = {name: take_or_null(found[name].combine_chunks(), at) for name in there}
     return reasons[at], place, texts

@@ -12,7 +12,17 @@ import pyarrow.csv
 from numpy.lib import format as npy
 
 from dynfusion.store.files import Files, folder_of
-from dynfusion.store.source import BFLOAT16, PIECE_BYTES, Chunk, OpenedFile, Piece, blank_to_null, first_line, typed
+from dynfusion.store.source import (
+    BFLOAT16,
+    PIECE_BYTES,
+    Chunk,
+    OpenedFile,
+    Piece,
+    Vectors,
+    blank_to_null,
+    first_line,
+    typed,
+)
 
 VECTORS = "embeddings.npy"
 _COMPANIONS = {"smiles": "smiles.txt", "group": "groups.txt"}
@@ -80,6 +90,7 @@ def open_npy(where: str, uri: str, files: Files, *, ids_uri: str, in_folder: boo
     if f"{folder}/encoder.txt" in there:
         with files.open(f"{folder}/encoder.txt") as file:
             encoder = " ".join(file.read().decode("utf-8").split())
+    lying = Vectors(uri, array.offset, rows, dim) if array.dtype == np.dtype("<f2") else None
     pieces = tuple(
         Piece(
             uri,
@@ -87,6 +98,7 @@ def open_npy(where: str, uri: str, files: Files, *, ids_uri: str, in_folder: boo
             min(every, rows - start),
             min(every, rows - start) * array.row_bytes,
             partial(_read_rows, array, columns, start, min(start + every, rows)),
+            lying=lying,
         )
         for start in range(0, rows, every)
     )

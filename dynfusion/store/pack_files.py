@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from dynfusion.store.join import PLACE_PREFIX, REASON_PREFIX, Duplicates, OnDuplicate, distinct_rows, join_bucket
 from dynfusion.store.manifest import Geometry, ShardSpec
+from dynfusion.store.mapped_rows import MappedRows
 from dynfusion.store.reasons import Reason
 from dynfusion.store.scatter import read_bucket_rows, read_bucket_values
 from dynfusion.store.shard import ShardWriter
@@ -64,13 +65,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One shard to write: its name, the rows it takes, and where the vectors of each modality lie."""
+    """One shard to write: its name, the rows it takes, and where the vectors of each modality lie: in the buckets of
+    its `sources`, unless `mapped` has them."""
 
     folder: Path
     work: Path
     stem: str
     segments: tuple[Segment, ...]
     sources: Mapping[str, tuple[Path, ...]]
+    mapped: Mapping[str, MappedRows]
     dims: tuple[int, ...]
     block_rows: int
 
@@ -133,10 +136,7 @@ def run_shard(job: ShardJob) -> ShardResult:
                 kept = rows.select([name for name in rows.column_names if not name.startswith(PLACE_PREFIX)])
                 sidecar = sidecar or SidecarWriter(job.folder, f"{job.stem}.rows.arrow", kept.schema)
                 sidecar.append(kept)
-                values = []
-                for m, (folders, dim) in enumerate(zip(job.sources.values(), job.dims, strict=True)):
-                    values.append(read_bucket_values(list(folders), segment.bucket, dim, buffer=buffers[m]))
-                    buffers[m] = values[m].base
+                values = [_values(job, number, segment.bucket, buffers) for number in range(len(names))]
                 writer.append(values, [rows[PLACE_PREFIX + name].to_numpy() for name in names])
             written = writer.close()
         assert sidecar is not None, "a shard has rows"
@@ -171,12 +171,23 @@ def _distinct(name: str, folders: Sequence[Path], job: JoinJob, duplicates: dict
     return rows if kept is None else rows.take(pa.array(kept))
 
 
+def _values(job: ShardJob, number: int, bucket: int, buffers: list[Any]) -> np.ndarray:
+    """What the places of a modality's rows count in: the rows of its file, or the bucket's vectors in its buffer."""
+    name = list(job.sources)[number]
+    if name in job.mapped:
+        return job.mapped[name].rows
+    values = read_bucket_values(list(job.sources[name]), bucket, job.dims[number], buffer=buffers[number])
+    buffers[number] = values.base
+    return values
+
+
 def _with_places(rows: pa.Table) -> pa.Table:
-    """With a column `place`: which of the bucket's vectors is the row's, -1 where it is absent."""
+    """With a column `place`: which of the bucket's (or file's) vectors is the row's, -1 where it is absent."""
     if "reason" not in rows.column_names:
         return rows
     present = rows["reason"].to_numpy() == Reason.PRESENT
-    return rows.append_column("place", pa.array(np.where(present, np.cumsum(present) - 1, -1).astype(np.int32)))
+    place = rows["row"].to_numpy() if "row" in rows.column_names else np.cumsum(present) - 1
+    return rows.append_column("place", pa.array(np.where(present, place, -1)))
 
 
 def count_absent(reasons: pa.Array | pa.ChunkedArray) -> dict[str, int]:

@@ -93,6 +93,7 @@ def write_shards(
             stem=f"{stem}-{number:05d}",
             segments=_cut(segments, start, min(start + shard_rows, total)),
             sources=dict(zip(work.names, work.scattered, strict=False)),
+            mapped=work.mapped,
             dims=tuple(source.dim for source in work.sources),
             block_rows=block_rows,
         )
@@ -141,6 +142,7 @@ def _scatter_jobs(work: Work) -> Iterator[tuple[int, ScatterJob]]:
                     seed=work.rules.seed,
                     on_bad=work.rules.on_bad,
                     zero_rows=work.rules.zero_rows,
+                    in_place=number < len(work.names) and work.names[number] in work.mapped,
                     files=work.files,
                 ),
             )

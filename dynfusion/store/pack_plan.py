@@ -1,8 +1,9 @@
 """How a pack is cut into jobs so that it stays within its memory; none of these numbers changes a byte of the pack."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dynfusion.store.mapped_rows import MappedRows
 from dynfusion.store.source import Piece
 from dynfusion.store.sources import Source
 from dynfusion.store.table import Table
@@ -27,14 +28,26 @@ class Plan:
     chunk_rows: tuple[int, ...]
 
 
-def make_plan(sources: Sequence[Source], table: Table | None, *, memory_bytes: int, threads: int) -> Plan:
+def mappable_bytes(memory_bytes: int) -> int:
+    """How much of the memory files that stay where they lie may take: what the jobs need is left."""
+    return max(memory_bytes - _PROGRAM_BYTES, 0) * 7 // 8
+
+
+def make_plan(
+    sources: Sequence[Source], table: Table | None, mapped: Mapping[str, MappedRows], *, memory_bytes: int, threads: int
+) -> Plan:
     """Buckets and chunks so small that `threads` jobs at a time stay within the memory (what the program itself takes
-    is set aside first), and chunks so large that a bucket's run in one is worth a read."""
+    and `mapped` files are set aside first), and chunks so large that a bucket's run in one is worth a read."""
+    memory_bytes -= sum(found.vectors.bytes for found in mapped.values())
     share = max(memory_bytes - _PROGRAM_BYTES, memory_bytes // 4) // threads
     parts: list[tuple[int, tuple[Piece, ...]]] = [(source.dim, source.pieces) for source in sources]
     if table is not None:
         parts.append((0, table.pieces))
-    total = sum(sum(_rows(piece, dim) for piece in pieces) * (2 * dim + _TEXT_BYTES) for dim, pieces in parts)
+    widths = [0 if source.name in mapped else 2 * source.dim for source in sources] + [0]
+    total = sum(
+        sum(_rows(piece, dim) for piece in pieces) * (width + _TEXT_BYTES)
+        for width, (dim, pieces) in zip(widths, parts, strict=False)
+    )
     num_buckets = max(-(-total // min(max(_BUCKET_BYTES, total // _BUCKETS), share // 4)), 1)
     chunk_bytes = max(_CHUNK_BYTES, num_buckets * _RUN_BYTES)
     chunk_rows = (

@@ -2,7 +2,7 @@
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -11,8 +11,9 @@ from pathlib import Path
 from dynfusion.store.cells import OnBad, ZeroRows
 from dynfusion.store.files import Files
 from dynfusion.store.join import OnDuplicate
+from dynfusion.store.mapped_rows import MappedRows, map_sources
 from dynfusion.store.pack_inputs import PackSettings
-from dynfusion.store.pack_plan import Plan, group_pieces, make_plan, rows_known
+from dynfusion.store.pack_plan import Plan, group_pieces, make_plan, mappable_bytes, rows_known
 from dynfusion.store.run_jobs import RunJobs, available_cores, run_on_threads
 from dynfusion.store.source import Piece
 from dynfusion.store.sources import Source
@@ -61,6 +62,7 @@ class Work:
     table: Table | None
     rules: Rules
     plan: Plan
+    mapped: Mapping[str, MappedRows]
     files: Files
     run: RunJobs
     count: Count = field(repr=False)
@@ -126,8 +128,9 @@ def start_work(
 ) -> Work:
     """The work in a folder, continued when an earlier run cut it alike."""
     threads = settings.threads or available_cores()
-    plan = make_plan(sources, table, memory_bytes=settings.memory_bytes, threads=threads)
-    _keep_plan(folder / WORK_NAME, f"{plan.num_buckets} buckets\n")
+    mapped = map_sources(sources, files, memory_bytes=mappable_bytes(settings.memory_bytes))
+    plan = make_plan(sources, table, mapped, memory_bytes=settings.memory_bytes, threads=threads)
+    _keep_plan(folder / WORK_NAME, f"{plan.num_buckets} buckets, in place: {', '.join(mapped) or 'none'}\n")
     rules = Rules(settings.on_bad, settings.zero_rows, settings.on_duplicate, settings.holdout, settings.seed)
     return Work(
         folder=folder,
@@ -135,6 +138,7 @@ def start_work(
         table=table,
         rules=rules,
         plan=plan,
+        mapped=mapped,
         files=files,
         run=run_jobs or partial(run_on_threads, threads=threads),
         count=Count(progress or _no_progress, _rows_to_do(sources, table)),
@@ -148,7 +152,7 @@ def _rows_to_do(sources: Sequence[Source], table: Table | None) -> int:
 
 
 def _keep_plan(scratch: Path, plan: str) -> None:
-    """Start again when an earlier run had another number of buckets."""
+    """Start again when an earlier run was cut otherwise."""
     path = scratch / "plan.txt"
     if not (path.is_file() and path.read_text(encoding="utf-8") == plan):
         shutil.rmtree(scratch, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -14,6 +14,7 @@ from dynfusion.store.order import Position
 from dynfusion.store.shard import check_shard
 
 Part = Literal["train", "holdout"]
+PARTS = get_args(Part)
 
 _NOTHING_TO_HOLD = nullcontext()
 

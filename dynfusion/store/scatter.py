@@ -1,11 +1,13 @@
 """First pass: every row of a source goes to the bucket that its id's hash names.
 
     pieces --chunk by chunk, sorted by bucket--> values.bin   float16 vectors of the present rows
-                                                rows.arrow   id, reason, texts: one batch a chunk
+                                                rows.arrow   id, reason, texts (and row): one batch a chunk
                                                 borders.npy  where each bucket's run begins in every chunk
 
 A bucket is a range of hashes, so buckets one after another, each in the order of its hashes, are the whole pack in its
 order, however many buckets there are. A job's folder appears when it is complete; a killed pack keeps it.
+
+Vectors that stay where they lie (`mapped_rows.py`) are not written again: `row` says which of the file's is the row's.
 """
 
 import json
@@ -33,7 +35,8 @@ _WRITE_BYTES = 1 << 20
 @dataclass(frozen=True)
 class ScatterJob:
     """Neighbouring pieces of a source to read, and all that it needs; `where` opens sentences about the source,
-    `ids_at` about its ids. `columns` are the texts of all its files; a file that lacks one has nulls."""
+    `ids_at` about its ids. `columns` are the texts of all its files; a file that lacks one has nulls. Vectors that
+    stay `in_place` are only looked at."""
 
     folder: Path
     pieces: tuple[Piece, ...]
@@ -45,6 +48,7 @@ class ScatterJob:
     seed: int
     on_bad: OnBad
     zero_rows: ZeroRows
+    in_place: bool
     files: Files
 
 
@@ -74,8 +78,9 @@ def scatter(job: ScatterJob) -> Scattered:
         (partial / "values.bin").open("wb", buffering=0) as values,
     ):
         for piece, before, chunk in _chunks(job):
-            _check_ids(chunk, job, piece.first_row + before)
-            batch, by_bucket, some_bad = _sort_chunk(chunk, piece, values, job)
+            first_row = piece.first_row + before
+            _check_ids(chunk, job, first_row)
+            batch, by_bucket, some_bad = _sort_chunk(chunk, piece, values, job, first_row=first_row)
             writer = writer or pa.ipc.new_file(sink, batch.schema)
             writer.write_batch(batch)
             borders.append(by_bucket)
@@ -180,7 +185,7 @@ def _fill(file: Any, content: memoryview) -> None:
 
 
 def _sort_chunk(
-    chunk: Chunk, piece: Piece, values: Any, job: ScatterJob
+    chunk: Chunk, piece: Piece, values: Any, job: ScatterJob, *, first_row: int
 ) -> tuple[pa.RecordBatch, np.ndarray, pa.Array]:
     """The chunk's rows by bucket, the borders of the buckets' rows and vectors [2, buckets + 1], and the bad ids."""
     bucket = bucket_of(hash_strings(chunk.ids, key=shuffle_key(job.seed)), job.num_buckets)
@@ -198,7 +203,10 @@ def _sort_chunk(
         if bad.any() and job.on_bad == "error":
             bad_ids = chunk.ids.filter(pa.array(bad))
         present = order[reasons[order] == Reason.PRESENT]
-        _write_rows(values, half, present)
+        if job.in_place:
+            columns["row"] = pa.array(np.arange(first_row, first_row + len(reasons)))
+        else:
+            _write_rows(values, half, present)
     for name, kind in job.columns.items():
         columns[name] = chunk.texts[name] if name in chunk.texts else pa.nulls(len(chunk.ids), kind)
     batch = pa.record_batch(columns).take(pa.array(order))

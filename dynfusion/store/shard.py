@@ -86,7 +86,7 @@ class ShardWriter:
         self._file.close()
 
     def append(self, values: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> None:
-        """The next rows: row i of modality m is `values[m][places[m][i]]`; -1 is absent, and the last row is zeros."""
+        """The next rows: row i of modality m is `values[m][places[m][i]]`, zeros where the place is -1: absent."""
         done, rows = 0, len(places[0])
         while done < rows:
             block, offset = divmod(self._filled, self._block_rows)
@@ -95,8 +95,11 @@ class ShardWriter:
                 where = places[m][done : done + count]
                 begin = self._header.values[m] + offset * 2 * dim
                 target = self._slab[block, begin : begin + count * 2 * dim].view(np.float16).reshape(count, dim)
-                np.take(values[m], where, axis=0, out=target, mode="wrap")
-                self._present[self._filled : self._filled + count, m] = where >= 0
+                present = where >= 0
+                np.take(values[m], where, axis=0, out=target, mode="clip")  # an absent row takes row 0 first
+                if not present.all():
+                    target[~present] = 0
+                self._present[self._filled : self._filled + count, m] = present
             self._filled, done = self._filled + count, done + count
             if self._filled == len(self._present):
                 self._flush()

@@ -30,11 +30,26 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """float16 numbers [rows, dim] as they lie in one file, from byte `offset` on."""
+
+    uri: str
+    offset: int
+    rows: int
+    dim: int
+
+    @property
+    def bytes(self) -> int:
+        return 2 * self.rows * self.dim
+
+
+@dataclass(frozen=True)
 class Piece:
     """A part of one file that is read at a time: `read(files, chunk_rows)` yields its chunks, at most so long.
 
     `rows` is None when a file tells only by being read; `bytes` is about what its vectors take in memory. `packed` rows
-    come from a packed dataset: their zeros are vectors whatever the settings say.
+    come from a packed dataset: their zeros are vectors whatever the settings say. `lying` are the file's vectors where
+    they lie as a pack has them, so that row `first_row` is the piece's first.
     """
 
     uri: str
@@ -43,6 +58,7 @@ class Piece:
     bytes: int
     read: Callable[[Files, int], Iterator[Chunk]]
     packed: bool = False
+    lying: Vectors | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""From a packed data set and settings to the parts of the loop: order, plan, objective."""
+"""From packed data sets and settings to the parts of the loop: order, plan, objective."""
+
+from collections.abc import Sequence
 
 import torch
 
@@ -6,37 +8,70 @@ from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.masking import MaskingSettings
 from dynfusion.fusion.model import FusionNetwork, ModelSettings
 from dynfusion.fusion.objective import FusionObjective
-from dynfusion.store.manifest import Manifest
+from dynfusion.store.manifest import Manifest, ModalitySpec
 from dynfusion.store.order import Order, Position, deal_groups
 from dynfusion.training.config import DataSettings, TrainSettings
 from dynfusion.training.loop import Plan
+from dynfusion.training.mixture import Mixture
+from dynfusion.training.sources import Sources
 
 
-def make_objective(manifest: Manifest, model: ModelSettings, loss: LossSettings, *, seed: int) -> FusionObjective:
-    """Network and losses for the data set's modalities, its statistics in the buffers, weights drawn from `seed`."""
+def make_objective(
+    modalities: Sequence[ModalitySpec], model: ModelSettings, loss: LossSettings, *, seed: int
+) -> FusionObjective:
+    """Network and losses for these modalities, their statistics in the buffers, weights drawn from `seed`."""
     torch.manual_seed(seed)
-    network = FusionNetwork({spec.name: spec.dim for spec in manifest.modalities}, model)
-    network.set_statistics({spec.name: (spec.mean, spec.std) for spec in manifest.modalities})
+    network = FusionNetwork({spec.name: spec.dim for spec in modalities}, model)
+    network.set_statistics({spec.name: (spec.mean, spec.std) for spec in modalities})
     return FusionObjective(network, loss)
 
 
+def start_from(network: FusionNetwork, trained: FusionNetwork, folder: str) -> None:
+    """Give a network the weights of a trained one, and the statistics that those weights were learned with.
+
+    Raises ValueError when the two are not built alike.
+    """
+    mine, theirs = ({"modalities": dict(built.widths), **built.settings.model_dump()} for built in (network, trained))
+    for name, value in mine.items():
+        if theirs[name] != value:
+            raise ValueError(
+                f"setting train.init: the model in {folder} has {name} {theirs[name]!r}, this run {value!r}"
+            )
+    network.load_state_dict(trained.state_dict())
+
+
 def make_order(manifest: Manifest, data: DataSettings, train: TrainSettings) -> Order:
-    """The order of the data set for this batch size and seed.
+    """The order of one data set for this batch size and seed.
 
     Raises ValueError when an epoch would hold no whole global batch.
     """
     order = Order(manifest.layout, manifest.fingerprint, train.seed, train.global_batch_rows, data.group_rows)
     if order.steps_per_epoch == 0:
         raise ValueError(
-            f"train.global_batch_rows: found {train.global_batch_rows}, the data set {data.uri} has "
+            f"train.global_batch_rows: found {train.global_batch_rows}, the data set {', '.join(data.uris)} has "
             f"{manifest.rows} training rows, allowed is at most that"
         )
     return order
 
 
-def make_plan(order: Order, train: TrainSettings, masking: MaskingSettings) -> Plan:
-    """What the run does in all."""
-    return Plan(train=train, masking=masking, steps_per_epoch=order.steps_per_epoch, group_rows=order.rows_per_group)
+def make_mixture(sources: Sources, data: DataSettings, train: TrainSettings) -> Mixture:
+    """The orders of all data sets of a run.
+
+    Raises ValueError as `make_order`, and when their contrast groups cannot have the same number of rows.
+    """
+    orders = tuple(make_order(dataset.manifest, data, train) for dataset in sources.datasets)
+    sizes = sorted({order.rows_per_group for order in orders})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"setting data.group_rows: left open, the data sets would get contrast groups of {sizes} rows, name one "
+            "number that fits them all"
+        )
+    return Mixture(orders, sources.weights)
+
+
+def make_plan(order: Order | Mixture, train: TrainSettings, masking: MaskingSettings) -> Plan:
+    """What the run does in all; a single order is a mixture of one."""
+    return Plan(train, masking, order if isinstance(order, Mixture) else Mixture((order,), (1.0,)))
 
 
 def check_shares(order: Order, train: TrainSettings, world_size: int) -> None:

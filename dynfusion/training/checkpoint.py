@@ -4,7 +4,7 @@
       model/config.json, model.safetensors      the plain model, loadable anywhere
       losses.safetensors                        what the losses learn beside it: the contrast's temperature
       state.json                                step, settings' and data set's fingerprint, torch's generator state
-      history.jsonl                             every record so far
+      history.jsonl                             every record so far, and every check but the last (see checks.py)
       engine/...                                the engine's part: optimizer state
       files-<rank>-of-<world size>.json         each rank's files with sizes and SHA-256, written last
 
@@ -13,7 +13,8 @@ A folder whose lists are missing or do not match is torn, and skipped for the on
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from dynfusion.fusion.api import WEIGHTS, save_weights
 from dynfusion.fusion.model import FusionNetwork
 from dynfusion.training.engine import Engine
 from dynfusion.training.loop import Record
+from dynfusion.training.storage import Storage, exists
 
 MODEL = "model"
 ENGINE = "engine"
@@ -31,6 +33,10 @@ LOSSES = "losses.safetensors"
 NETWORK_PREFIX = "network."
 STATE = "state.json"
 HISTORY = "history.jsonl"
+PREFIX = "checkpoint-"
+LISTS = "files-*-of-*.json"
+REGISTERED = "checkpoint_manager_snapshot.json"
+"""What Ray Train leaves in the run's folder when it has registered a first checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,10 @@ def read_history(folder: Path) -> list[Record]:
 
 def problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder in one phrase, None when every file is there and unchanged."""
-    lists = sorted(folder.glob("files-*-of-*.json"))
+    lists = sorted(folder.glob(LISTS))
     if not lists:
         return "no list of files"
-    world_size = int(lists[0].stem.rsplit("-", 1)[1])
+    world_size = _world_size(lists[0])
     for rank in range(world_size):
         path = folder / _list_name(rank, world_size)
         if not path.exists():
@@ -98,14 +104,53 @@ def problem(folder: Path) -> str | None:
     return None
 
 
-def latest(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The last whole checkpoint among `folder`'s checkpoint folders; a torn one is named through `say` and skipped."""
-    for candidate in sorted(folder.glob("checkpoint-*"), reverse=True):
-        wrong = problem(candidate)
-        if wrong is None:
-            return candidate
-        say(f"checkpoint {candidate} skipped: {wrong}")
-    return None
+def checkpoint_names(storage: Storage) -> list[str]:
+    """The checkpoint folders of a run, whole or not, first to last."""
+    return [name for name in storage.names() if name.startswith(PREFIX)]
+
+
+def checkpoint_name(step: int, attempt: int) -> str:
+    """The folder of a checkpoint; no two attempts of a run share one."""
+    return f"{PREFIX}{step:08d}-{attempt:03d}"
+
+
+def step_of(name: str) -> int:
+    """The step that a checkpoint folder's name says."""
+    return int(name.split("-")[1])
+
+
+def next_attempt(storage: Storage) -> int:
+    """One more than any attempt that has left a checkpoint folder."""
+    return 1 + max((int(name.rsplit("-", 1)[1]) for name in checkpoint_names(storage)), default=0)
+
+
+@contextmanager
+def latest(storage: Storage, say: Callable[[str], None]) -> Iterator[tuple[str, Path] | None]:
+    """(name, folder on this machine) of the last whole checkpoint; others are named through `say` and skipped.
+
+    None when no checkpoint was ever completed. Raises ValueError when there were some and none is whole.
+    """
+    lost = exists(storage, REGISTERED)
+    for name in reversed(checkpoint_names(storage)):
+        with storage.local(name) as folder:
+            wrong = problem(folder)
+            if wrong is None:
+                yield name, folder
+                return
+            lost = lost or complete(folder)
+        say(f"checkpoint {storage.address}/{name} skipped: {wrong}")
+    if lost:
+        raise ValueError(
+            f"run folder {storage.address}: it has had checkpoints and none is whole, found "
+            f"{', '.join(checkpoint_names(storage)) or 'none'}; restore one, or remove the folder to start afresh"
+        )
+    yield None
+
+
+def complete(folder: Path) -> bool:
+    """Whether every rank has left its list: such a checkpoint was whole once."""
+    lists = list(folder.glob(LISTS))
+    return bool(lists) and len(lists) == _world_size(lists[0])
 
 
 def _write_list(folder: Path, rank: int, world_size: int) -> None:
@@ -115,6 +160,10 @@ def _write_list(folder: Path, rank: int, world_size: int) -> None:
         if path.is_file()
     }
     (folder / _list_name(rank, world_size)).write_text(json.dumps(listed, indent=1), encoding="utf-8")
+
+
+def _world_size(path: Path) -> int:
+    return int(path.stem.rsplit("-", 1)[1])
 
 
 def _list_name(rank: int, world_size: int) -> str:

@@ -1,8 +1,8 @@
 """The settings of a training run beside the model's and the losses' own: data, optimisation, engine, workers."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from dynfusion.settings import Settings
 from dynfusion.store.feed import FeedSettings
@@ -10,9 +10,14 @@ from dynfusion.store.origin import CacheSettings
 
 
 class DataSettings(CacheSettings):
-    """Which packed data set is read, and how; a remote one through `cache_dir`."""
+    """Which packed data sets are read, and how; remote ones through `cache_dir`."""
 
-    uri: str = Field(description="folder or s3:// address of the packed data set")
+    uri: str | tuple[str, ...] = Field(
+        min_length=1, description="folder or s3:// address of the packed data set, or a list of several"
+    )
+    weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="how often an epoch passes over each of several data sets; once by default"
+    )
     group_rows: int | None = Field(
         None,
         ge=2,
@@ -20,11 +25,19 @@ class DataSettings(CacheSettings):
     )
     feed: FeedSettings = FeedSettings()
 
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """The addresses, also of a single one."""
+        return (self.uri,) if isinstance(self.uri, str) else self.uri
+
 
 class TrainSettings(Settings):
     """The optimisation. Steps are optimizer steps; a step sees one global batch."""
 
-    epochs: int = Field(10, ge=1, description="passes over the data set")
+    epochs: int = Field(10, ge=1, description="passes over the data; raise it to go on with a finished run")
+    init: str | None = Field(
+        None, description="folder of a trained model that the run starts from, with the statistics it was trained with"
+    )
     global_batch_rows: int = Field(4096, ge=2, description="molecules per step, over all workers")
     accumulation: int = Field(1, ge=1, description="micro-batches per step and worker")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
@@ -56,6 +69,9 @@ class EngineSettings(Settings):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16: autocast with fp32 parameters, in both engines"
     )
+    compile: bool = Field(
+        False, description="torch.compile of model and losses; needs a C++ compiler on a CPU, a minute at each start"
+    )
     deepspeed: dict[str, Any] = Field({}, description="further keys of DeepSpeed's own configuration, passed through")
 
     @model_validator(mode="after")
@@ -65,6 +81,16 @@ class EngineSettings(Settings):
         return self
 
 
+class TrackingSettings(Settings):
+    """Where a run is watched beside its own folder, which always has history.jsonl and TensorBoard's events."""
+
+    mlflow: str | None = Field(None, description="MLflow's tracking address, such as http://host:5000")
+    wandb: str | None = Field(None, description="project of Weights & Biases; its key comes from WANDB_API_KEY")
+
+
+Workers = Annotated[int, Field(ge=1)]
+
+
 class ClusterSettings(Settings):
     """Who works, and where the run is kept."""
 
@@ -72,8 +98,28 @@ class ClusterSettings(Settings):
         "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run in `storage`; its resume key"
     )
     storage: str = Field("runs", description="folder that every worker can reach")
-    workers: int = Field(2, ge=1, description="training processes")
+    workers: tuple[Workers, Workers] = Field(
+        (2, 2), description="training processes: how many, or [fewest, most] for a cluster that grows and shrinks"
+    )
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker; also its number of threads")
     gpus: bool = Field(False, description="one GPU for every worker")
     max_failures: int = Field(3, ge=0, description="how often a failed worker group is started again")
+    resize_seconds: float = Field(
+        60, gt=0, description="how often an elastic run looks whether it could have more workers"
+    )
     start_deadline_seconds: float = Field(300, gt=0, description="how long the cluster may take to provide the workers")
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _one_number_is_both(cls, found: object) -> object:
+        return (found, found) if isinstance(found, int) else found
+
+    @field_serializer("workers")
+    def _one_number_when_level(self, workers: tuple[int, int]) -> int | list[int]:
+        return workers[0] if workers[0] == workers[1] else list(workers)
+
+    @model_validator(mode="after")
+    def _fewest_before_most(self) -> "ClusterSettings":
+        if self.workers[0] > self.workers[1]:
+            raise ValueError(f"workers: found {list(self.workers)}, allowed is a number or [fewest, most]")
+        return self

@@ -10,11 +10,12 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.training.config import EngineSettings, TrainSettings
+from dynfusion.training.host_memory import keep_freed_memory
 
 OPTIMIZER_FILE = "optimizer.pt"
 
@@ -33,8 +34,10 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of one micro-batch's share of the loss."""
 
-    def step(self, learning_rate: float) -> float:
-        """Average gradients over ranks, clip, update, forget them. Returns the gradient's norm before clipping."""
+    def step(self, learning_rate: float) -> Float[Tensor, ""]:
+        """Average gradients over ranks, clip, update, forget them. Returns the gradient's norm before clipping, on the
+        device: nothing here waits for it.
+        """
 
     def sum(self, vector: Float[Tensor, " entries"]) -> Float[Tensor, " entries"]:
         """The vector summed over ranks; its argument stays as it was."""
@@ -56,13 +59,14 @@ class TorchEngine:
         self, objective: FusionObjective, train: TrainSettings, engine: EngineSettings, device: torch.device
     ) -> None:
         self.device = device
-        self.objective = objective.to(device)
+        self.objective = prepared(objective, engine, device)
         self.optimizer = make_optimizer(self.objective, train)
         self.precision = engine.precision
         self.gradient_clipping = train.gradient_clipping
         grouped = distributed.is_available() and distributed.is_initialized()
         self.rank = distributed.get_rank() if grouped else 0
         self.world_size = distributed.get_world_size() if grouped else 1
+        self.flat: Tensor | None = None
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
@@ -71,16 +75,14 @@ class TorchEngine:
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float) -> Float[Tensor, ""]:
         gradients = [parameter.grad for parameter in self.objective.parameters() if parameter.grad is not None]
         self._average(gradients)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.gradient_clipping > 0:
-            torch.nn.utils.clip_grads_with_norm_(self.objective.parameters(), self.gradient_clipping, norm)
+        norm = clip(self.objective, gradients, self.gradient_clipping)
         set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(norm)
+        return norm
 
     def sum(self, vector: Float[Tensor, " entries"]) -> Float[Tensor, " entries"]:
         return sum_over_ranks(vector, self.world_size)
@@ -100,11 +102,21 @@ class TorchEngine:
     def _average(self, gradients: list[Tensor]) -> None:
         if self.world_size == 1:
             return
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        self.flat = flat = torch.cat([gradient.flatten() for gradient in gradients], out=self.flat)
         distributed.all_reduce(flat)
         flat /= self.world_size
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+
+def prepared(objective: FusionObjective, engine: EngineSettings, device: torch.device) -> FusionObjective:
+    """The objective on its device, compiled where the settings say so: the module, so that any engine can wrap it."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    objective = objective.to(device)
+    if engine.compile:
+        objective.compile(dynamic=False)
+    return objective
 
 
 def make_optimizer(objective: FusionObjective, train: TrainSettings) -> torch.optim.AdamW:
@@ -113,6 +125,17 @@ def make_optimizer(objective: FusionObjective, train: TrainSettings) -> torch.op
     others = [parameter for parameter in objective.parameters() if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=train.learning_rate, fused=True)
+
+
+def clip(module: nn.Module, gradients: list[Tensor], largest: float) -> Float[Tensor, ""]:
+    """Scale the module's gradients to a total norm of `largest` at most, 0 never does. Returns the norm before.
+
+    On a CPU, where looking at the norm costs nothing, gradients that are short enough are not passed over.
+    """
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if largest > 0 and (norm.device.type != "cpu" or not norm <= largest):
+        torch.nn.utils.clip_grads_with_norm_(module.parameters(), largest, norm)
+    return norm
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -3,66 +3,104 @@
 <storage>/<name>/
   run.json                          settings, their fingerprint, the data set's fingerprint
   checkpoint-<step>-<attempt>/      see checkpoint.py
+  validation/<checkpoint>.json      what a checkpoint scored, see edges/ray_validation.py
+  history.jsonl, tensorboard/       every record once, see edges/tracking.py
   model/                            config.json, model.safetensors, training.json: written when the run is finished
 """
 
 import json
-import os
 import platform
 import shutil
+import tempfile
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dynfusion.store.dataset import Dataset
 from dynfusion.store.whole import written_whole
 from dynfusion.training.checkpoint import MODEL, problem, read_history, read_state
+from dynfusion.training.checks import trained, validated
+from dynfusion.training.loop import Record
+from dynfusion.training.sources import Sources
+from dynfusion.training.storage import Storage
 
 RUN = "run.json"
 TRAINING = "training.json"
 LIBRARIES = ("dynfusion", "torch", "deepspeed", "ray", "numpy", "pyarrow", "scikit-learn")
 
 
-def claim(folder: Path, settings: dict[str, Any], run_fingerprint: str, data_fingerprint: str) -> None:
-    """Make `folder` this run's, or check that it already is.
+@dataclass(frozen=True)
+class Identity:
+    """Fingerprints of a run: of the settings that decide its steps, of the same but for the epochs, of the data."""
+
+    run: str
+    run_but_epochs: str
+    data: str
+
+
+def claim(storage: Storage, settings: dict[str, Any], mine: Identity) -> None:
+    """Make the folder this run's, or check that it already is. A finished run may be claimed with more epochs.
 
     Raises ValueError when it belongs to a run with other settings or other data, naming what differs.
     """
-    mine = {"run_fingerprint": run_fingerprint, "data_fingerprint": data_fingerprint, "settings": settings}
-    path = folder / RUN
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, mine)
+    content = as_json({"identity": asdict(mine), "settings": settings})
+    try:
+        record = json.loads(storage.read(RUN))
+    except FileNotFoundError:
+        storage.write(RUN, content)
         return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
-    if theirs["data_fingerprint"] != data_fingerprint:
+    theirs, before = Identity(**record["identity"]), record["settings"]
+    if theirs.data != mine.data:
         raise ValueError(
-            f"run folder {folder}: belongs to a run on other data, fingerprint {theirs['data_fingerprint']}, found "
-            f"{data_fingerprint}; choose another cluster.name or remove the folder"
+            f"run folder {storage.address}: belongs to a run on other data, fingerprint {theirs.data}, found "
+            f"{mine.data}; choose another cluster.name or remove the folder"
         )
-    if theirs["run_fingerprint"] != run_fingerprint:
-        raise ValueError(
-            f"run folder {folder}: belongs to a run with other settings, {_difference(theirs['settings'], settings)}; "
-            "choose another cluster.name or remove the folder"
-        )
+    if theirs.run == mine.run:
+        return
+    epochs, wanted = before["train"]["epochs"], settings["train"]["epochs"]
+    if theirs.run_but_epochs == mine.run_but_epochs and wanted > epochs and finished(storage, epochs):
+        storage.write(RUN, content)
+        return
+    raise ValueError(
+        f"run folder {storage.address}: belongs to a run with other settings, {_difference(before, settings)}; "
+        "choose another cluster.name or remove the folder (only a finished run goes on when train.epochs is raised)"
+    )
 
 
-def finished(folder: Path) -> bool:
-    """Whether the run has left its model."""
-    return (folder / MODEL / TRAINING).exists()
+def finished(storage: Storage, epochs: int) -> bool:
+    """Whether the run has left the model of so many epochs."""
+    try:
+        training = json.loads(storage.read(f"{MODEL}/{TRAINING}"))
+    except FileNotFoundError:
+        return False
+    return training["settings"]["train"]["epochs"] >= epochs
 
 
-def finish(folder: Path, checkpoint: Path, settings: dict[str, Any], dataset: Dataset) -> Path:
-    """Write `model/` from the last checkpoint; it appears whole or not at all."""
-    state = read_state(checkpoint)
+@dataclass(frozen=True)
+class Ending:
+    """How a run came to its end."""
+
+    step: int
+    why: str
+    """One phrase."""
+    history: list[Record]
+    """Every record of the run, checks among them."""
+
+
+def finish(storage: Storage, checkpoint: Path, ending: Ending, settings: dict[str, Any], sources: Sources) -> None:
+    """Leave `model/` from the chosen checkpoint; a reader finds it whole or without its training.json."""
     training = {
-        "data": {"uri": str(dataset.uri), "fingerprint": dataset.manifest.fingerprint, "rows": dataset.manifest.rows},
+        "data": {"uri": settings["data"]["uri"], "fingerprint": sources.fingerprint, "rows": sources.rows},
         "settings": settings,
-        "steps": state.step,
+        "steps": read_state(checkpoint).step,
+        "ended": {"step": ending.step, "why": ending.why},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
-        "history": read_history(checkpoint),
+        **_histories(ending.history),
     }
-    return export(checkpoint, folder / MODEL, training)
+    with tempfile.TemporaryDirectory(prefix="dynfusion-model-") as scratch:
+        made = export(checkpoint, Path(scratch) / MODEL, training)
+        storage.remove(MODEL)
+        storage.put(made, MODEL, last=TRAINING)
 
 
 def export(checkpoint: Path, out: Path, training: dict[str, Any] | None = None) -> Path:
@@ -76,11 +114,20 @@ def export(checkpoint: Path, out: Path, training: dict[str, Any] | None = None) 
     if training is None:
         state = read_state(checkpoint)
         data = {"fingerprint": state.data_fingerprint}
-        training = {"data": data, "steps": state.step, "history": read_history(checkpoint)}
+        training = {"data": data, "steps": state.step, **_histories(read_history(checkpoint))}
     with written_whole(out) as part:
         shutil.copytree(checkpoint / MODEL, part, dirs_exist_ok=True)
-        (part / TRAINING).write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
+        (part / TRAINING).write_bytes(as_json(training))
     return out
+
+
+def _histories(history: list[Record]) -> dict[str, Any]:
+    return {"validation": validated(history), "history": trained(history)}
+
+
+def as_json(content: Any) -> bytes:
+    """The bytes of a JSON file that a person may read."""
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def _difference(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> str:
@@ -93,9 +140,3 @@ def _difference(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") 
         elif old != new and prefix + name not in ("data.uri", "cluster.storage"):
             return f"{prefix}{name} was {old!r} and is now {new!r}"
     return ""
-
-
-def _write_atomically(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)

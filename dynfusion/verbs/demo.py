@@ -47,7 +47,7 @@ def demo(out: Path, *, debug: bool = False) -> Path:
     tasks = {name: _pack_task(name, molecules, out) for name, molecules in data.tasks.items()}
     _print_pool(pool)
     settings = demo_settings(out)
-    with cluster(cpus=settings.cluster.workers, debug=debug):
+    with cluster(cpus=settings.cluster.workers[1], debug=debug):
         train_settings(settings, debug=debug)
         model = out / "runs" / settings.cluster.name / "model"
         page = evaluate_model(model, tasks=tasks, out=out / "report", settings=settings.evaluation)

@@ -10,6 +10,8 @@ import numpy as np
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray, fit_imputers_on_ray
+from dynfusion.edges.s3_address import is_s3
+from dynfusion.edges.s3_storage import load_model, open_storage
 from dynfusion.evaluation.assembly import Provenance, build_report
 from dynfusion.evaluation.imputers import Imputers, Pool
 from dynfusion.evaluation.pool import read_pool
@@ -50,7 +52,7 @@ def evaluate(
     """
     settings = build(_Overrides, parse_overrides(overrides)).evaluation
     named = parse_tasks(tasks)
-    encoders = FusionModel.load(model).modalities
+    encoders = load_model(str(model)).modalities
     packed = {
         name: pack_csv(name, Path(uri), encoders=encoders, out=Path(out), labels=labels)
         if uri.lower().endswith(".csv")
@@ -83,18 +85,18 @@ def evaluate_model(
     out: str | Path,
     settings: EvaluationSettings,
 ) -> Path:
-    """Evaluates the model of a folder on packed, labelled datasets by name; returns the page of the report in `out`.
+    """Evaluates the model of a folder, local or S3, on packed, labelled datasets by name; returns the report's page.
 
     Rivals are fitted on the dataset that the model was trained on: `settings.pool`, else where training.json says.
     Needs a running Ray. Called again after being killed, it continues.
 
     Raises ValueError when model, pool and tasks do not belong together or a task has no classes.
     """
-    folder, out = Path(model_folder), Path(out)
+    out, name = Path(out), _name(str(model_folder))
     if not tasks:
         raise ValueError("tasks: found none, give at least one NAME=URI")
-    model, training = FusionModel.load(folder), _read_training(folder)
-    name = _name(folder)
+    with open_storage(str(model_folder)).local("") as folder:
+        model, training = FusionModel.load(folder), _read_training(folder)
     raw = [matched(require_classes(read_task(task, open_dataset(uri))), model) for task, uri in tasks.items()]
     with progress("fit ridge imputers") as advance:
         pool = _pool(model, training, settings)
@@ -127,10 +129,11 @@ def _write(
     return out / "report.html"
 
 
-def _name(folder: Path) -> str:
+def _name(folder: str) -> str:
     """A run's name for the `model/` folder that the run left, else the folder's own."""
-    whole = folder.resolve()
-    return whole.parent.name if whole.name == MODEL else whole.name
+    parts = folder.split("?")[0].split("/") if is_s3(folder) else Path(folder).resolve().parts
+    parts = [part for part in parts if part]
+    return parts[-2] if parts[-1] == MODEL and len(parts) > 1 else parts[-1]
 
 
 def _read_training(folder: Path) -> dict[str, Any]:
@@ -146,6 +149,11 @@ def _read_training(folder: Path) -> dict[str, Any]:
 def _pool(model: FusionModel, training: Mapping[str, Any], settings: EvaluationSettings) -> Pool:
     data = training.get("data", {})
     uri = settings.pool or data.get("uri")
+    if isinstance(uri, list):
+        raise ValueError(
+            f"setting evaluation.pool: the model was trained on {len(uri)} data sets, name the one that imputers are "
+            "fitted on"
+        )
     if uri is None:
         raise ValueError(
             "setting evaluation.pool: no value, and the model folder has no training.json naming its data; give a URI"

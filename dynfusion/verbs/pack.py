@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dynfusion.edges.datasets import extend_in_store, open_dataset, pack_to_store
-from dynfusion.edges.object_store import ANYWHERE
 from dynfusion.edges.s3_address import is_s3
+from dynfusion.edges.s3_files import ANYWHERE
 from dynfusion.settings import build
 from dynfusion.store.extend import extend as extend_dataset
 from dynfusion.store.files import Files
@@ -21,7 +21,7 @@ def pack(
     *,
     modalities: Sequence[str],
     out: str | None,
-    table: Path | None = None,
+    table: str | Path | None = None,
     id_column: str = "id",
     labels: Sequence[str] = (),
     split_column: str | None = None,

@@ -54,7 +54,7 @@ def fit(settings: RunSettings) -> FusionModel:
     dataset = open_dataset(settings.data.uri)
     order = make_order(dataset.manifest, settings.data, settings.train)
     plan = make_plan(order, settings.train, settings.masking)
-    objective = make_objective(dataset.manifest, settings.model, settings.loss, seed=settings.train.seed)
+    objective = make_objective(dataset.manifest.modalities, settings.model, settings.loss, seed=settings.train.seed)
     engine = TorchEngine(objective, settings.train, EngineSettings(kind="torch"), torch.device("cpu"))
     start = position_of(plan, 0)
     with Feed(dataset, order, rank=0, world_size=1, start=start, settings=settings.data.feed) as feed:

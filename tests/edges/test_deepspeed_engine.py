@@ -36,7 +36,7 @@ def _train(kind: str, stage: int, accumulation: int, precision: str) -> tuple[li
         for micro in mine.micro_batches(accumulation):
             totals, _ = engine.forward(micro)
             engine.backward(engine.world_size * (made.coefficients(counts).to(totals.dtype) * totals).sum())
-        norms.append(engine.step(1e-2))
+        norms.append(float(engine.step(1e-2)))
     return norms, engine.weights()
 
 
@@ -128,6 +128,36 @@ def test_every_stage_continues_bit_for_bit_from_what_it_saved(stage: int, tmp_pa
     for whole, resumed in run_ranks(2, tmp_path, resumed_and_not, stage, str(tmp_path / "saved")):
         for name, tensor in whole.items():
             assert torch.equal(resumed[name], tensor), name
+
+
+def saved_or_continued(stage: int, folder: str, weights: dict[str, Tensor] | None, steps: range) -> dict[str, Tensor]:
+    """Weights after `steps` of a new run, saved in `folder`; or of the one that `folder` and `weights` hold."""
+    made = cases.objective().float()
+    engine = DeepSpeedEngine(made, TrainSettings(), EngineSettings(zero_stage=stage), torch.device("cpu"))
+    if weights is not None:
+        engine.load(Path(folder), weights)
+    for seed in steps:
+        mine = _share(_float(cases.batch(48, group_rows=8, seed=seed)), engine)
+        totals, _ = engine.forward(mine)
+        coefficients = made.coefficients(engine.sum(made.counts(mine)))
+        engine.backward(engine.world_size * (coefficients.to(totals.dtype) * totals).sum())
+        engine.step(1e-2)
+    if weights is None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        engine.save(Path(folder))
+    return engine.weights()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
+def test_every_stage_continues_on_another_number_of_ranks(stage: int, first: int, then: int, tmp_path: Path) -> None:
+    saved, other = str(tmp_path / "saved"), str(tmp_path / "other")
+    weights = run_ranks(first, tmp_path / "first", saved_or_continued, stage, saved, None, range(2))[0]
+    found = run_ranks(then, tmp_path / "then", saved_or_continued, stage, saved, weights, range(2, 4))[0]
+    expected = run_ranks(1, tmp_path / "whole", saved_or_continued, 0, other, None, range(4))[0]
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.slow

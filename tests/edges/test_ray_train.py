@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from dynfusion.edges.ray_train import Watch, train_on_ray
+from dynfusion.edges.ray_board import Watch
+from dynfusion.edges.ray_train import train_on_ray
 from dynfusion.fusion.api import FusionModel
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build, to_toml
@@ -55,7 +56,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     storage = tmp_path_factory.mktemp("undisturbed")
-    return train_on_ray(settings(dataset, storage), Watch(silent, silent))
+    return Path(train_on_ray(settings(dataset, storage), Watch(silent, silent)))
 
 
 def test_two_workers_train_the_model_of_the_plain_loop(dataset: Dataset, undisturbed: Path, tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_only_the_last_checkpoints_stay(undisturbed: Path) -> None:
 def test_a_finished_run_says_so_and_does_not_train_again(dataset: Dataset, undisturbed: Path) -> None:
     said: list[str] = []
     before = (undisturbed / "model" / "model.safetensors").stat().st_mtime_ns
-    assert train_on_ray(settings(dataset, undisturbed.parent), Watch(silent, said.append)) == undisturbed
+    assert train_on_ray(settings(dataset, undisturbed.parent), Watch(silent, said.append)) == str(undisturbed)
     assert said == [f"run {undisturbed} is already finished"]
     assert (undisturbed / "model" / "model.safetensors").stat().st_mtime_ns == before
 
@@ -97,11 +98,11 @@ def test_a_killed_worker_changes_nothing_in_the_weights(dataset: Dataset, undist
 
     def kill_once(record: dict[str, Any]) -> None:
         if record["step"] >= 6 and not killed:
-            killed.append(_training_worker())
+            killed.append(training_worker())
             os.kill(killed[0], signal.SIGKILL)
 
     # Two checkpoints in four steps, so that the kill falls between them whatever the driver's delay.
-    folder = train_on_ray(settings(dataset, tmp_path), Watch(kill_once, said.append))
+    folder = Path(train_on_ray(settings(dataset, tmp_path), Watch(kill_once, said.append)))
     assert killed
     assert any("continuing from" in text for text in said)
     expected = weights(undisturbed)
@@ -131,7 +132,7 @@ def test_a_killed_driver_and_the_same_command_again_change_nothing_in_the_weight
     assert all((found[name] == tensor).all() for name, tensor in expected.items())
 
 
-def _training_worker() -> int:
+def training_worker() -> int:
     """Process id of a Ray Train worker of this session."""
     for process in psutil.Process().children(recursive=True):
         if process.name().startswith("ray::") and "RayTrainWorker" in " ".join([process.name(), *process.cmdline()]):
@@ -167,8 +168,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_once_and_with_its_sentence(datas
     ("part", "change", "sentence"),
     [
         ("train", {"accumulation": 3}, r"train\.accumulation: found 3, allowed is at most 2, since 2 workers share 4"),
-        ("cluster", {"workers": 5}, "world_size: found 5, this dataset and batch give 4 contrast groups"),
+        ("cluster", {"workers": (5, 5)}, "world_size: found 5, this dataset and batch give 4 contrast groups"),
         ("engine", {"deepspeed": {"optimizer": {}}}, r"engine\.deepspeed\.optimizer: decided by dynfusion"),
+        ("engine", {"deepspeed": {"elasticity": {}}}, r"engine\.deepspeed\.elasticity: DeepSpeed has removed"),
+        ("train", {"init": "/nowhere"}, r"/nowhere"),
     ],
 )
 def test_what_cannot_work_is_refused_before_there_is_a_worker_or_a_run_folder(

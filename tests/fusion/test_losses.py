@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dynfusion.fusion.batch import Batch
+from dynfusion.fusion.gating import gate
 from dynfusion.fusion.losses import (
     Context,
     LossSettings,
@@ -35,9 +36,11 @@ def context(**given: object) -> Context:
     settings = given.pop("settings", LossSettings())
     ids = given.pop("row_ids", torch.arange(2))
     scale = given.pop("logit_scale", torch.tensor([1.0]))
+    weights = (present & ~hidden).float()
+    opened = given.pop("gates", [torch.full((2, 2), 0.5)] * 2)
     fields: dict[str, object] = {
         "standardised": two,
-        "gates": two,
+        "gates": [gate(torch.logit(g), two[m], weights[None, :, m]) for m, g in enumerate(opened)],
         "projections": two,
         "saliencies": two,
         "fused": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),

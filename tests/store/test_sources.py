@@ -224,7 +224,7 @@ def test_sources_are_read_through_the_three_functions_alone(tmp_path: Path) -> N
     def find_far(uri: str) -> list[str]:
         return [file.replace(f"{tmp_path}/", "far://") for file in LOCAL.find(uri.replace("far://", f"{tmp_path}/"))]
 
-    far = Files(open_far, find_far, lambda uri: "1")
+    far = Files(open_far, find_far, lambda uri: "1", lambda uri: None)
     one = pack(PackInputs({"a": "far://real"}), out=tmp_path / "one", files=far, settings=PackSettings(threads=1))
     assert one.fingerprint == pack(PackInputs({"a": real}), out=tmp_path / "other").fingerprint
     assert {uri.rpartition("/")[2] for uri in opened} == {"embeddings.npy", "ids.txt", "encoder.txt"}

@@ -39,7 +39,7 @@ def run(
     data = DataSettings(uri=dataset.uri)
     order = make_order(dataset.manifest, data, settings)
     plan = make_plan(order, settings, MASKING)
-    objective = make_objective(dataset.manifest, MODEL, LossSettings(), seed=settings.seed)
+    objective = make_objective(dataset.manifest.modalities, MODEL, LossSettings(), seed=settings.seed)
     objective = objective.double() if double else objective
     engine = make_engine(objective, settings, EngineSettings(), torch.device("cpu"))
     start, history = 0, []
@@ -68,5 +68,5 @@ def run(
 
 def untimed(history: list[Record]) -> list[Record]:
     """The records without what a clock measured."""
-    timings = ("rows_per_second", "step_seconds", "wait_share")
+    timings = ("rows_per_second", "step_seconds", "wait_share", "memory_bytes")
     return [{name: value for name, value in record.items() if name not in timings} for record in history]

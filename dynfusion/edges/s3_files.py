@@ -1,0 +1,60 @@
+"""Files that are packed, on local disks and in buckets: the functions of `store.files.Files`."""
+
+from functools import partial
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dynfusion.edges.s3_address import S3Address, is_s3, parse_s3
+from dynfusion.edges.s3_clients import STALL_SECONDS, Reach, clients
+from dynfusion.store.files import LOCAL, Files
+
+_SOURCE_BYTES = 8 << 20
+
+
+def _place(folder: S3Address | None, uri: str) -> tuple[Any, S3Address]:
+    address = parse_s3(uri)
+    if folder is not None and f"{address.path}/".startswith(f"{folder.path}/"):
+        return clients.sources(Reach(folder.endpoint, folder.region, folder.profile, STALL_SECONDS)), address
+    if address != S3Address(address.bucket, address.key):
+        raise ValueError(
+            f"{address}: sources take endpoint, region and profile from AWS_ENDPOINT_URL_S3, AWS_REGION and AWS_PROFILE"
+        )
+    return clients.sources(Reach(None, None, None, STALL_SECONDS)), address
+
+
+def _open(folder: S3Address | None, uri: str) -> BinaryIO:
+    if not is_s3(uri):
+        return LOCAL.open(uri)
+    client, address = _place(folder, uri)
+    return BufferedReader(client.open(address.path, "rb", block_size=_SOURCE_BYTES), 1 << 16)
+
+
+def _find(folder: S3Address | None, uri: str) -> list[str]:
+    if not is_s3(uri):
+        return LOCAL.find(uri)
+    client, address = _place(folder, uri)
+    found = client.glob(address.path) if "*" in address.path else client.find(address.path)
+    return sorted(f"s3://{path}" for path in found if not client.isdir(path))
+
+
+def _version(folder: S3Address | None, uri: str) -> str:
+    if not is_s3(uri):
+        return LOCAL.version(uri)
+    client, address = _place(folder, uri)
+    found = client.info(address.path)
+    return f"{found['size']} bytes, ETag {found.get('ETag', '')}"
+
+
+def _path(uri: str) -> Path | None:
+    return None if is_s3(uri) else LOCAL.path(uri)
+
+
+def reaching(folder: S3Address | None) -> Files:
+    """The functions by which `pack` reads files, for local and `s3://` addresses; those below `folder` are reached by
+    the endpoint, region and profile of its address."""
+    return Files(partial(_open, folder), partial(_find, folder), partial(_version, folder), _path)
+
+
+ANYWHERE = reaching(None)
+"""The functions by which `pack` reads sources, for local and `s3://` addresses."""

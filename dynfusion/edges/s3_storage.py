@@ -1,0 +1,74 @@
+"""A run's folder in a bucket. Small files by one request each, checkpoints by parallel ones, all of them retried."""
+
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from dynfusion.edges.object_store import ObjectStore
+from dynfusion.edges.s3_address import is_s3, parse_s3
+from dynfusion.fusion.api import FusionModel
+from dynfusion.training.storage import LocalStorage, Storage, in_order
+
+_TRANSFERS = 8
+
+
+class S3Storage:
+    """`training.storage.Storage` at an `s3://` address. Safe to pickle: it holds the address, never a key."""
+
+    def __init__(self, uri: str) -> None:
+        self.store = ObjectStore(parse_s3(uri))
+
+    @property
+    def address(self) -> str:
+        return str(self.store.address)
+
+    def names(self) -> list[str]:
+        return sorted({path.split("/")[0] for path in self.store.find("")})
+
+    def read(self, path: str) -> bytes:
+        return self.store.read(path)
+
+    def write(self, path: str, content: bytes) -> None:
+        self.store.write_bytes(path, content)
+
+    def put(self, folder: Path, path: str, *, last: str) -> None:
+        files, below_path = in_order(folder, last), f"{path}/" if path else ""
+        first = [file for file in files if not file.match(last)]
+        with ThreadPoolExecutor(_TRANSFERS) as pool:
+            for part in (first, files[len(first) :]):
+                list(pool.map(lambda file: self.store.write(f"{below_path}{file.relative_to(folder)}", file), part))
+
+    def remove(self, path: str) -> None:
+        for name in self.store.find(path):
+            self.store.remove(f"{path}/{name}")
+
+    @contextmanager
+    def local(self, path: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="dynfusion-fetched-") as scratch:
+            folder = Path(scratch)
+            with ThreadPoolExecutor(_TRANSFERS) as pool:
+                list(pool.map(lambda name: self._fetch(f"{path}/{name}", folder / name), self.store.find(path)))
+            yield folder
+
+    def _fetch(self, path: str, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(self.store.read(path))
+
+
+def open_storage(uri: str) -> Storage:
+    """The folder at a path, a `file://` or an `s3://` address."""
+    return S3Storage(uri) if is_s3(uri) else LocalStorage(uri)
+
+
+def below(uri: str, name: str) -> str:
+    """The address of a folder below another's; what follows a `?` stays behind it."""
+    folder, question, query = uri.partition("?")
+    return f"{folder.rstrip('/')}/{name}{question}{query}"
+
+
+def load_model(uri: str) -> FusionModel:
+    """The model in a folder, wherever it lies. Raises ValueError when there is none."""
+    with open_storage(uri).local("") as folder:
+        return FusionModel.load(folder)

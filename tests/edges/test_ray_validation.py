@@ -1,0 +1,193 @@
+"""Validation on real Ray: it stops a run, a killed worker changes nothing, the best checkpoint becomes the model."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from dynfusion.edges.ray_board import Watch
+from dynfusion.edges.ray_train import train_on_ray
+from dynfusion.edges.ray_validation import Validator, known_score
+from dynfusion.evaluation.validation import ValidationSettings, validate, validation_line
+from dynfusion.fusion.api import FusionModel
+from dynfusion.run_settings import RunSettings
+from dynfusion.settings import to_toml
+from dynfusion.store.dataset import Dataset
+from dynfusion.store.pack import PackInputs, PackSettings, pack
+from dynfusion.training.checkpoint import read_history
+from dynfusion.training.checks import validated
+from tests.datasets import packed, write_folders
+from tests.edges.test_ray_train import settings, silent, training_worker, weights
+from tests.training.cases import TRAIN, run, untimed
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return packed(tmp_path_factory.mktemp("data"), rows=900, holdout=0.2)
+
+
+def stopping(dataset: Dataset, storage: Path, *, keep_best_by: str = "loss") -> RunSettings:
+    """Checks at steps 2, 4, ...; none after the first is an improvement, so that step 6 is the first that may stop.
+
+    The two workers hold every CPU of the cluster. They learn too fast, so that the loss is lowest at first.
+    """
+    base = settings(dataset, storage, cpus_per_worker=ray.cluster_resources()["CPU"] / 2)
+    validation = ValidationSettings(patience=1, min_improvement=10.0, keep_best_by=keep_best_by, export="best")
+    train = base.train.model_copy(update={"checkpoint_every_steps": 2, "keep_checkpoints": 1, "learning_rate": 0.4})
+    return base.model_copy(update={"validation": validation, "train": train})
+
+
+def training(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "model" / "training.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def stopped(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    said: list[str] = []
+    storage = tmp_path_factory.mktemp("stopped")
+    return Path(train_on_ray(stopping(dataset, storage), Watch(silent, said.append))), said
+
+
+def test_a_run_stops_when_its_score_no_longer_rises_though_workers_hold_every_cpu(
+    dataset: Dataset, stopped: tuple[Path, list[str]]
+) -> None:
+    folder, said = stopped
+    record = training(folder)
+    # Step 6 knows the scores of 2 and 4: one to beat and one that did not.
+    assert record["ended"]["step"] == 6
+    score = record["validation"][0]["validation"]["score"]
+    why = f"the validation score has not risen above {score:.4f}, that of step 2, for 1 check"
+    assert record["ended"]["why"] == why
+    assert [check["step"] for check in record["validation"]] == [2, 4, 6]
+    assert [entry["step"] for entry in record["history"]] == [2, 4, 6]
+    assert [text.split()[1] for text in said if "  validation score" in text] == ["2", "4", "6"]
+    assert f"stopping early at step 6: {why}" in said
+    last = folder / "checkpoint-00000006-001"
+    found = validate(FusionModel.load(last / "model"), dataset, {}, ValidationSettings())
+    assert record["validation"][-1]["validation"] == found
+    assert [check["step"] for check in validated(read_history(last))] == [2, 4]
+
+
+def test_the_best_of_the_kept_checkpoints_becomes_the_model(stopped: tuple[Path, list[str]]) -> None:
+    folder, said = stopped
+    losses = {entry["step"]: entry["loss"] for entry in training(folder)["history"]}
+    assert min(losses, key=lambda step: losses[step]) == 2
+    kept = ["checkpoint-00000002-001", "checkpoint-00000006-001"]
+    assert [path.name for path in sorted(folder.glob("checkpoint-*"))] == kept
+    assert training(folder)["steps"] == 2
+    assert all((weights(folder / kept[0])[name] == tensor).all() for name, tensor in weights(folder).items())
+    assert f"the model is that of {kept[0]}, the best of the kept ones by loss" in said
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_neither_the_step_that_a_run_stops_at_nor_its_weights(
+    dataset: Dataset, stopped: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    killed: list[int] = []
+    said: list[str] = []
+
+    def kill_once(record: dict[str, Any]) -> None:
+        if record["step"] >= 4 and not killed:
+            killed.append(training_worker())
+            os.kill(killed[0], signal.SIGKILL)
+
+    folder = Path(train_on_ray(stopping(dataset, tmp_path), Watch(kill_once, said.append)))
+    assert killed
+    assert any("continuing from" in text for text in said)
+    same_end(folder, stopped[0])
+    assert all((weights(folder)[name] == tensor).all() for name, tensor in weights(stopped[0]).items())
+
+
+@pytest.mark.slow
+def test_a_killed_driver_and_the_same_command_again_stop_at_the_same_step(
+    dataset: Dataset, stopped: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(to_toml(stopping(dataset, tmp_path, keep_best_by="score")))
+    command = [sys.executable, "-m", "dynfusion", "train", str(run_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if line.startswith("step 4/"):
+                break
+        driver.kill()
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "continuing from" in again.stdout
+    assert "step 4  validation score" in again.stdout
+    same_end(tmp_path / "run", stopped[0])
+    scores = {check["step"]: check["validation"]["score"] for check in training(tmp_path / "run")["validation"]}
+    assert training(tmp_path / "run")["steps"] == max(scores, key=lambda step: scores[step]) != 2
+
+
+def same_end(found: Path, expected: Path) -> None:
+    """The same decisions, the same numbers and the same weights, bit for bit."""
+    one, other = training(found), training(expected)
+    assert one["ended"] == other["ended"]
+    assert one["validation"] == other["validation"]
+    assert untimed(one["history"]) == untimed(other["history"])
+    lasts = [sorted(folder.glob("checkpoint-00000006-*"))[-1] for folder in (found, expected)]
+    assert all((weights(lasts[0])[name] == tensor).all() for name, tensor in weights(lasts[1]).items())
+
+
+def test_a_score_that_ray_lost_is_worked_out_from_the_stored_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
+    steps = TRAIN.model_copy(update={"checkpoint_every_steps": 6})
+    run(dataset, tmp_path / "run", settings=steps)
+    saved = sorted((tmp_path / "run").glob("checkpoint-*"))
+    torn = saved[0].with_name("checkpoint-00000006-002")
+    shutil.copytree(saved[0], torn)
+    (torn / "model" / "model.safetensors").unlink()
+    settled = stopping(dataset, tmp_path).model_dump(mode="json")
+    validator, said = Validator(settled, str(tmp_path / "run"), board=None), list[str]()
+    found = known_score(validator, 6, said.append)
+    assert found == validate(FusionModel.load(saved[0] / "model"), dataset, {}, ValidationSettings())
+    assert said == [validation_line(6, found)]
+    shutil.rmtree(saved[0])  # once known, a score needs its checkpoint no longer
+    assert known_score(validator, 6, said.append) == found
+    assert known_score(validator, 3, said.append) == {}
+    assert said[1:] == ["step 3 was not validated: its checkpoint is gone"]
+
+
+def test_a_score_that_cannot_be_had_ends_a_run_only_where_its_end_depends_on_it(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    run(dataset, tmp_path / "run", settings=TRAIN.model_copy(update={"checkpoint_every_steps": 6}))
+    unread = stopping(dataset, tmp_path).model_dump(mode="json")
+    unread["validation"]["tasks"] = {"toxic": str(tmp_path / "nowhere")}
+    with pytest.raises(ValueError, match="no packed dataset here"):
+        known_score(Validator(unread, str(tmp_path / "run"), board=None), 6, silent)
+    unread["validation"]["patience"], said = 0, list[str]()
+    assert known_score(Validator(unread, str(tmp_path / "run"), board=None), 6, said.append) == {}
+    assert len(said) == 1
+    assert said[0].startswith("step 6 was not validated: ")
+
+
+def test_validation_without_anything_to_validate_on_is_refused_before_there_is_a_run_folder(tmp_path: Path) -> None:
+    bare = packed(tmp_path / "data")
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ValueError, match=r"found 0 held-out rows .* `dynfusion pack --holdout 0\.01`"):
+        train_on_ray(stopping(bare, tmp_path / "runs"), Watch(silent, silent))
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_labelled_set_without_valid_rows_is_refused_before_there_is_a_run_folder(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("id,toxic\n" + "".join(f"m{row},{row % 2}\n" for row in range(200)))
+    inputs = PackInputs(write_folders(tmp_path / "embeddings", rows=200), table=table, labels=("toxic",))
+    pack(inputs, out=tmp_path / "toxic", settings=PackSettings())
+    (tmp_path / "runs").mkdir()
+    base = stopping(dataset, tmp_path / "runs")
+    tasks = base.validation.model_copy(update={"tasks": {"toxic": str(tmp_path / "toxic")}})
+    with pytest.raises(ValueError, match=r"validation\.tasks\.toxic: found 0 labelled valid rows"):
+        train_on_ray(base.model_copy(update={"validation": tasks}), Watch(silent, silent))
+    assert not list((tmp_path / "runs").iterdir())

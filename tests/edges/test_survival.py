@@ -1,0 +1,186 @@
+"""Training on two nodes while workers, nodes and drivers are killed: the weights of a run that nobody disturbed."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dynfusion.run_settings import RunSettings
+from dynfusion.settings import build, to_toml
+from dynfusion.store.dataset import Dataset
+from tests.clusters import TwoNodes, two_node_cluster
+from tests.datasets import packed
+from tests.training.cases import MASKING, MODEL
+
+pytestmark = pytest.mark.slow
+
+TRAIN = {"epochs": 80, "global_batch_rows": 128, "log_every_steps": 5, "checkpoint_every_steps": 40}
+STEPS = 400
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[TwoNodes]:
+    with two_node_cluster(head_cpus=1, second_cpus=1, env={"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return packed(tmp_path_factory.mktemp("data"))
+
+
+def run_file(dataset: Dataset, folder: Path, **cluster: object) -> Path:
+    settings = {
+        "data": {"uri": dataset.uri},
+        "model": MODEL.model_dump(),
+        "masking": MASKING.model_dump(),
+        "train": TRAIN,
+        "cluster": {"name": "run", "storage": str(folder), "workers": 2, "resize_seconds": 2.0, **cluster},
+    }
+    path = folder / "run.toml"
+    path.write_text(to_toml(build(RunSettings, settings)))
+    return path
+
+
+def train(
+    path: Path,
+    cluster: TwoNodes,
+    disturb: Callable[[int, subprocess.Popen[str]], None],
+    heard: Callable[[str], None] = lambda line: None,
+) -> tuple[int, str]:
+    """(exit code, output) of the command; `disturb` gets every step that it prints, `heard` every line."""
+    command = [sys.executable, "-m", "dynfusion", "train", str(path)]
+    lines = []
+    with subprocess.Popen(
+        command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            lines.append(line)
+            heard(line)
+            found = re.match(r"step (\d+)/", line)
+            if found:
+                disturb(int(found.group(1)), driver)
+    return driver.returncode, "".join(lines)
+
+
+def nothing(step: int, driver: subprocess.Popen[str]) -> None:
+    """Leave it alone."""
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "run" / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Dataset, cluster: TwoNodes, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, output = train(run_file(dataset, folder), cluster, nothing)
+    assert code == 0, output
+    return weights(folder)
+
+
+def kill_worker(cluster: TwoNodes, driver: subprocess.Popen[str]) -> None:
+    nodes = (cluster.head, cluster.second, *cluster.extra)
+    workers = [p for node in nodes for p in node.processes() if p.name().startswith("ray::RayTrainWorker")]
+    os.kill(random.choice(workers).pid, signal.SIGKILL)
+
+
+def kill_node(cluster: TwoNodes, driver: subprocess.Popen[str]) -> None:
+    """And bring another one, as an autoscaler does."""
+    os.kill((cluster.extra or [cluster.second])[-1].raylet_pid, signal.SIGKILL)
+    cluster.wait(1)
+    cluster.add_node(1)
+
+
+def kill_driver(cluster: TwoNodes, driver: subprocess.Popen[str]) -> None:
+    driver.kill()
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 3])
+@pytest.mark.parametrize("kill", [kill_worker, kill_node, kill_driver])
+def test_what_is_killed_changes_nothing_in_the_weights(
+    kill: Callable[[TwoNodes, subprocess.Popen[str]], None],
+    attempt: int,
+    dataset: Dataset,
+    cluster: TwoNodes,
+    undisturbed: bytes,
+    tmp_path: Path,
+) -> None:
+    moment = random.Random(f"{kill.__name__} {attempt}").randrange(45, STEPS - 100)
+    done: list[int] = []
+
+    def disturb(step: int, driver: subprocess.Popen[str]) -> None:
+        if step >= moment and not done:
+            done.append(step)
+            kill(cluster, driver)
+
+    path = run_file(dataset, tmp_path)
+    code, output = train(path, cluster, disturb)
+    if kill is kill_driver:
+        assert code == -signal.SIGKILL
+        code, output = train(path, cluster, nothing)
+    assert code == 0, output
+    assert done
+    assert "continuing from" in output
+    assert weights(tmp_path) == undisturbed
+    print(f"{kill.__name__} at step {done[0]}: weights equal")
+
+
+def test_a_run_shrinks_and_grows_with_the_cluster_and_keeps_its_batches(
+    dataset: Dataset, cluster: TwoNodes, undisturbed: bytes, tmp_path: Path
+) -> None:
+    done: list[int] = []
+
+    def disturb(step: int, driver: subprocess.Popen[str]) -> None:
+        if step >= 60 and not done:
+            done.append(step)
+            os.kill((cluster.extra or [cluster.second])[-1].raylet_pid, signal.SIGKILL)
+            cluster.wait(1)
+        elif step >= 150 and len(done) == 1:
+            done.append(step)
+            cluster.add_node(1)
+
+    code, output = train(run_file(dataset, tmp_path, workers=[1, 2]), cluster, disturb)
+    assert code == 0, output
+    assert len(done) == 2
+    assert "with 1 workers, it was 2" in output
+
+
+def drain_second_node(cluster: TwoNodes) -> None:
+    """What a cloud's notice of preemption becomes: the node is gone in some seconds."""
+    nodes = cluster.ask("/nodes?view=summary")["data"]["summary"]
+    (node,) = [n for n in nodes if n["raylet"].get("state") == "ALIVE" and not n["raylet"].get("isHeadNode")]
+    drain = ["drain-node", "--address", cluster.address, "--node-id", node["raylet"]["nodeId"]]
+    reason = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", *drain, *reason, "--deadline-remaining-seconds", "60"]
+    subprocess.run(command, env=cluster.environment, check=True, capture_output=True)
+
+
+def test_a_node_that_is_taken_away_with_notice_makes_the_run_save_first(
+    dataset: Dataset, cluster: TwoNodes, undisturbed: bytes, tmp_path: Path
+) -> None:
+    done: list[int] = []
+
+    def disturb(step: int, driver: subprocess.Popen[str]) -> None:
+        if step >= 60 and not done:
+            done.append(step)
+            drain_second_node(cluster)
+
+    def lose(line: str) -> None:
+        if "is being taken away: saving step" in line:
+            kill_node(cluster, subprocess.Popen(["true"]))
+
+    path = run_file(dataset, tmp_path)
+    code, output = train(path, cluster, disturb, lose)
+    assert code == 0, output
+    saved = re.search(r"is being taken away: saving step (\d+)", output)
+    assert saved, output
+    assert f"continuing from {tmp_path}/run/checkpoint-{int(saved.group(1)):08d}-001 at step {saved.group(1)}" in output
+    assert weights(tmp_path) == undisturbed

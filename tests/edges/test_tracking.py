@@ -1,0 +1,101 @@
+"""What a run leaves for its watchers: every step once, whatever happened in between."""
+
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from dynfusion.edges.s3_storage import open_storage
+from dynfusion.edges.tracking import scalars, tracker
+from dynfusion.training.config import TrackingSettings
+from tests.s3 import make_bucket
+
+
+def made(step: int, loss: float = 1.0) -> dict[str, Any]:
+    return {"step": step, "loss": loss, "sparsity": None, "attention": {"a": 0.25, "b": None}, "rows_per_second": 10.5}
+
+
+def events(folder: Path) -> list[tuple[str, int, float]]:
+    """(name, step, value) of all event files below a folder: frames of length, its checksum, content, checksum."""
+    found = []
+    for path in sorted(folder.rglob("events*")):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + length])
+            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            content = content[16 + length :]
+    return found
+
+
+def lines(content: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in content.decode().splitlines()]
+
+
+def test_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    with tracker(storage, TrackingSettings(), []) as first:
+        for step in (2, 4, 6):  # killed at 6, after a checkpoint at 4
+            first.record(made(step))
+    with tracker(storage, TrackingSettings(), [made(2), made(4)]) as second:
+        for step in (6, 8, 4, 6, 8, 10):  # and a worker group that started again in between
+            second.record(made(step, loss=step / 2))
+    assert [record["step"] for record in lines(storage.read("history.jsonl"))] == [2, 4, 6, 8, 10]
+    losses = [(step, value) for name, step, value in events(tmp_path / "tensorboard") if name == "loss"]
+    assert losses == [(2, 1.0), (4, 1.0), (6, 3.0), (8, 4.0), (10, 5.0)]
+    assert {name for name, _, _ in events(tmp_path)} == {"step", "loss", "attention/a", "rows_per_second"}
+
+
+def test_checks_have_steps_of_their_own(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    checked = {"step": 2, "validation": {"score": 0.5}}
+    with tracker(storage, TrackingSettings(), [made(2), made(4), checked]) as tracked:
+        for record in (made(4), checked, made(6), {**checked, "step": 4}):
+            tracked.record(record)
+    assert [record["step"] for record in lines(storage.read("history.jsonl"))] == [2, 4, 2, 6, 4]
+    scores = [(step, value) for name, step, value in events(tmp_path / "tensorboard") if name == "validation/score"]
+    assert scores == [(2, 0.5), (4, 0.5)]
+
+
+def test_in_a_bucket_the_same_files_are_there_at_the_end(s3: str, tmp_path: Path) -> None:
+    make_bucket(s3, "tracking")
+    storage = open_storage(f"s3://tracking/run?endpoint_override={s3}")
+    for history in ([], [made(2)]):
+        with tracker(storage, TrackingSettings(), history) as tracked:
+            tracked.record(made(2))
+            tracked.record(made(4))
+    assert [record["step"] for record in lines(storage.read("history.jsonl"))] == [2, 4]
+    with storage.local("tensorboard") as folder:
+        assert [step for name, step, _ in events(folder) if name == "loss"] == [2, 4]
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_cure(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    settings = TrackingSettings(mlflow=str(tmp_path))
+    with (
+        pytest.raises(ValueError, match=r"setting tracking\.mlflow: mlflow is not installed here"),
+        tracker(open_storage(str(tmp_path)), settings, []),
+    ):
+        raise AssertionError
+
+
+def test_mlflow_gets_every_step_once(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="the extra `tracking` is not installed")
+    from mlflow import MlflowClient
+
+    settings = TrackingSettings(mlflow=f"sqlite:///{tmp_path}/mlflow.db")
+    for history in ([], [made(2)]):
+        with tracker(open_storage(str(tmp_path / "run")), settings, history) as tracked:
+            for step in (4, 6):
+                tracked.record(made(step))
+    client = MlflowClient(settings.mlflow)
+    (run,) = client.search_runs([client.get_experiment_by_name("dynfusion").experiment_id])
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == [4, 6]
+
+
+def test_names_of_a_record_are_flat() -> None:
+    assert scalars(made(3)) == {"step": 3.0, "loss": 1.0, "attention/a": 0.25, "rows_per_second": 10.5}
