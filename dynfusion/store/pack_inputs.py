@@ -60,7 +60,7 @@ class PackInputs:
     def __post_init__(self) -> None:
         if not self.modalities:
             raise ValueError("modalities: found none, at least one NAME=PATH is needed")
-        wrong = [name for name in self.modalities if not re.match(NAME_PATTERN, name)]
+        wrong = [name for name in self.modalities if not re.fullmatch(NAME_PATTERN, name)]
         if wrong:
             raise ValueError(f"modality {wrong[0]}: a name is made of letters, digits and any of _ . + -")
         if self.table is None and (self.labels or self.split_column):

@@ -1,6 +1,7 @@
 """More rows or another modality for a packed dataset: equal to packing all at once, and the old one stays."""
 
 import hashlib
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from dynfusion.store import extend as extending
 from dynfusion.store.dataset import Dataset, open_dataset
 from dynfusion.store.extend import extend
+from dynfusion.store.files import Files
 from dynfusion.store.pack import pack
-from dynfusion.store.pack_inputs import PackInputs, PackSettings
+from dynfusion.store.pack_inputs import PackInputs, PackSettings, open_inputs
+from dynfusion.store.pack_passes import read_sources
 from dynfusion.store.verify import verify
 from tests.store.sources import DIMS, vectors, write_folder
 
@@ -137,3 +140,89 @@ def test_what_does_not_fit_the_base_is_refused(tmp_path: Path) -> None:
         extend(wrong, tmp_path / "packed", settings=PackSettings(holdout=0.5))
     with pytest.raises(ValueError, match=r"no packed dataset here, manifest-7.json is missing"):
         extend(wrong, f"{tmp_path / 'packed'}/manifest-7.json")
+
+
+def test_of_two_extensions_at_once_the_second_is_told_and_then_gets_the_next_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "packed"
+    pack(sources(tmp_path / "old", slice(0, 100)), out=place, settings=SETTINGS)
+    one, other = (sources(tmp_path / str(at), slice(at, at + 50)) for at in (100, 150))
+    begun, go_on, made = threading.Event(), threading.Event(), list[str]()
+
+    def slowly(inputs: PackInputs, files: Files) -> object:
+        if inputs is one:
+            begun.set()
+            assert go_on.wait(60)
+        return open_inputs(inputs, files)
+
+    monkeypatch.setattr(extending, "open_inputs", slowly)
+    first = threading.Thread(target=lambda: made.append(extend(one, place, settings=SETTINGS)))
+    first.start()
+    try:
+        assert begun.wait(60)
+        with pytest.raises(ValueError, match=r"packed: another process is extending it"):
+            extend(other, place, settings=SETTINGS)
+    finally:
+        go_on.set()
+        first.join()
+    published = bytes_of(place)
+    assert extend(other, place, settings=SETTINGS) == f"{place}/manifest-2.json"
+    assert made == [f"{place}/manifest-1.json"]
+    assert published.items() <= bytes_of(place).items()
+    assert verify(made[0]) == verify(f"{place}/manifest-2.json") == []
+    assert not list(place.glob(".*"))
+
+
+def test_a_manifest_that_appears_meanwhile_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "packed"
+    pack(sources(tmp_path / "old", slice(0, 100)), out=place, settings=SETTINGS)
+    new = sources(tmp_path / "new", slice(100, 200))
+
+    def meanwhile(inputs: PackInputs, files: Files) -> object:
+        (place / "manifest-1.json").write_text("of a machine that sees no lock")
+        (place / "inputs-1.json").write_text("other")
+        return open_inputs(inputs, files)
+
+    monkeypatch.setattr(extending, "open_inputs", meanwhile)
+    before = bytes_of(place)
+    with pytest.raises(ValueError, match=r"packed: another extension has become its manifest-1.json meanwhile"):
+        extend(new, place, settings=SETTINGS)
+    monkeypatch.undo()
+    after = bytes_of(place)
+    assert after.keys() - before.keys() == {"manifest-1.json", "inputs-1.json"}
+    assert extend(new, place, settings=SETTINGS) == f"{place}/manifest-2.json"
+    assert after.items() <= bytes_of(place).items()
+
+
+def test_a_run_killed_while_it_reads_every_row_again_goes_on_with_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (
+        sources(tmp_path / "old", slice(0, 400)),
+        sources(tmp_path / "new", slice(350, 500)),
+    )
+    settings = SETTINGS.model_copy(update={"on_duplicate": "last"})
+    for place in ("packed", "undisturbed"):
+        pack(old, out=tmp_path / place, settings=settings)
+
+    class KilledError(BaseException):
+        pass
+
+    reads = list[int]()
+
+    def killed(work: object) -> None:
+        reads.append(1)
+        read_sources(work)  # type: ignore[arg-type]
+        if len(reads) == 2:
+            raise KilledError
+
+    monkeypatch.setattr(extending, "read_sources", killed)
+    with pytest.raises(KilledError):
+        extend(new, tmp_path / "packed", settings=settings)
+    address = extend(new, tmp_path / "packed", settings=settings)
+    assert len(reads) == 3
+    assert bytes_of(tmp_path / "packed") == bytes_of(
+        Path(extend(new, tmp_path / "undisturbed", settings=settings)).parent
+    )
+    assert verify(address) == []
