@@ -16,6 +16,8 @@ from dynfusion.store.source import BFLOAT16, PIECE_BYTES, Chunk, OpenedFile, Pie
 
 VECTORS = "embeddings.npy"
 _COMPANIONS = {"smiles": "smiles.txt", "group": "groups.txt"}
+FOLDER_FILES = ("ids.txt", "ids.npy", *_COMPANIONS.values(), "reasons.npy", "encoder.txt")
+"""What counts beside `VECTORS` when it is there."""
 _FLOATS = ("float16", "float32", "float64", BFLOAT16)
 _MAGIC = b"\x93NUMPY"
 _SCAN_BYTES = 1 << 24

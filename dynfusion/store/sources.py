@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dynfusion.store.columnar_files import open_columnar
 from dynfusion.store.files import LOCAL, Files, folder_of, name_of
-from dynfusion.store.npy_files import VECTORS, open_npy, open_npz
+from dynfusion.store.npy_files import FOLDER_FILES, VECTORS, open_npy, open_npz
 from dynfusion.store.source import OpenedFile, Piece
 from dynfusion.store.table_files import KINDS, SUFFIXES
 
@@ -58,11 +58,20 @@ def open_source(name: str, uri: str, *, files: Files = LOCAL, binary_dtype: str 
 
 
 def source_files(uri: str, files: Files = LOCAL) -> list[str]:
-    """Every file that may be read for this address."""
+    """Every file that may be read for this address, sorted: those it names and what counts beside them."""
     uri = uri.rstrip("/")
     found = files.find(uri)
-    beside = [] if not uri.endswith(".npy") else [near for file in found for near in files.find(_stem(file) + ".ids.*")]
+    whole = found and not set("*?[") & set(uri) and name_of(found[0]) != name_of(uri)  # a folder: all beside is in it
+    beside = [] if whole else [near for file in found if file.endswith(".npy") for near in _beside(file, files)]
     return sorted({*found, *beside})
+
+
+def _beside(uri: str, files: Files) -> list[str]:
+    """The files there are beside a `.npy` file that say more about its rows."""
+    if name_of(uri) == VECTORS:
+        counting = {f"{folder_of(uri)}/{name}" for name in FOLDER_FILES}
+        return sorted(counting.intersection(files.find(folder_of(uri))))
+    return [*files.find(_stem(uri) + ".ids.npy"), *files.find(_stem(uri) + ".ids.txt")]
 
 
 def _open_all(where: str, found: Sequence[str], files: Files, binary_dtype: str) -> list[OpenedFile]:
