@@ -43,6 +43,10 @@ def open_source(name: str, uri: str, *, files: Files = LOCAL, binary_dtype: str 
         missing = f"{uri.rstrip('/')}/{VECTORS} is missing" if found != [uri] else f"{uri} is of no known kind"
         raise ValueError(f"{where}: {missing}, and nothing else here ends with {', '.join(SUFFIXES)}")
     first = opened[0]
+    if not first.dim:
+        raise ValueError(
+            f"{where}: {first.uri} has vectors of no numbers or none at all, and no other file tells their width"
+        )
     for file in opened[1:]:
         if file.dim != first.dim:
             raise ValueError(f"{where}: {file.uri} has vectors of {file.dim} numbers, {first.uri} of {first.dim}")
@@ -76,7 +80,8 @@ def _beside(uri: str, files: Files) -> list[str]:
 
 def _open_all(where: str, found: Sequence[str], files: Files, binary_dtype: str) -> list[OpenedFile]:
     folders = {folder_of(uri) for uri in found if name_of(uri) == VECTORS}
-    opened = []
+    opened: list[OpenedFile] = []
+    like: OpenedFile | None = None
     for uri in found:
         suffix = uri.rpartition(".")[2].lower()
         if name_of(uri) == VECTORS:
@@ -89,8 +94,13 @@ def _open_all(where: str, found: Sequence[str], files: Files, binary_dtype: str)
         elif suffix == "npz":
             opened.append(open_npz(where, uri, files))
         elif suffix in KINDS:
-            opened.append(open_columnar(where, uri, files, binary_dtype=binary_dtype))
-    return opened
+            opened.append(open_columnar(where, uri, files, binary_dtype=binary_dtype, like=like))
+        if opened and opened[-1].dim and (like is None or (opened[-1].features and not like.features)):
+            like = opened[-1]
+    return [
+        file if file.dim or not like else open_columnar(where, file.uri, files, binary_dtype=binary_dtype, like=like)
+        for file in opened
+    ]
 
 
 def _folder_ids(folder: str, files: Files) -> str:
