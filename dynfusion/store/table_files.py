@@ -1,5 +1,6 @@
 """Parquet, Arrow IPC (Feather) and CSV files as columns, read piece by piece."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,8 @@ from dynfusion.store.source import PIECE_BYTES, first_line
 
 _CSV_BLOCK_BYTES = 1 << 23
 _MAGIC = b"ARROW1"
+_MISSING = [*pa.csv.ConvertOptions().null_values, "None"]
+"""What stands for no number in a CSV file."""
 
 Read = Callable[[Files, int], Iterator[pa.RecordBatch]]
 """Batches of the wanted columns, at most so many rows each (an Arrow file keeps its own batches)."""
@@ -49,6 +52,13 @@ def open_table(
             note = "" if kind == "CSV" else " file (pickles are never read)"
             name = "not readable as CSV" if kind == "CSV" else f"not a readable {kind}"
             raise ValueError(f"{where}: {uri} is {name}{note}, {first_line(error)}") from None
+
+
+def check_once(where: str, schema: pa.Schema, names: Sequence[str]) -> None:
+    """Raises ValueError for a column that stands more than once."""
+    for name, times in Counter(schema.names).items():
+        if times > 1 and name in names:
+            raise ValueError(f"{where} has the column {name} {times} times, each may stand once")
 
 
 def _opener(where: str, uri: str) -> tuple[str, Callable[..., tuple[pa.Schema, tuple[TablePiece, ...]]]]:
@@ -141,9 +151,7 @@ def _looks(file: BinaryIO, texts: Sequence[str]) -> dict[str, pa.DataType]:
 
 def _wider(found: pa.DataType, column: pa.Array) -> pa.DataType:
     """The type that holds what was found before and these texts: true/false, numbers, else text."""
-    known = column.filter(
-        pc.invert(pc.is_in(column, pa.array(["", "NA", "NaN", "nan", "null", "NULL", "N/A", "None"])))
-    )
+    known = column.filter(pc.invert(pc.is_in(column, pa.array(_MISSING))))
     if not len(known):
         return found
     for kind in (pa.bool_(), pa.float64()):
@@ -160,7 +168,7 @@ def _wider(found: pa.DataType, column: pa.Array) -> pa.DataType:
 
 def _read_csv(uri: str, types: dict[str, pa.DataType], files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
     read = pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False)
-    convert = pa.csv.ConvertOptions(column_types=types)
+    convert = pa.csv.ConvertOptions(column_types=types, null_values=_MISSING)
     try:
         with files.open(uri) as file:
             for batch in pa.csv.open_csv(file, read_options=read, convert_options=convert):
