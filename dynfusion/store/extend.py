@@ -44,8 +44,9 @@ def extend(
     """Add the sources' rows and modalities to the dataset at `base`; the address of the extended dataset comes back.
 
     Rows are shuffled and held out by the base's own seed and share. An id that the base has may give a cell that the
-    base lacks; a cell given twice is a duplicate (`on_duplicate`: the base's is the first). The same inputs again find
-    what they made before; a killed run continues.
+    base lacks; a cell given twice is a duplicate (`on_duplicate`: the base's is the first). So may a table, column by
+    column: only another value than the base's is a duplicate. The same inputs again find what they made before; a
+    killed run continues.
 
     The new files are written beside the base's, or into the folder `out`, from where the caller puts them there, the
     manifest last; `files` reads the base as well as the sources.

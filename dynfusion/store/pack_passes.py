@@ -164,9 +164,13 @@ def _check_duplicates(work: Work, joined: Sequence[JoinedCounts]) -> None:
         if found:
             raise ValueError(
                 f"{ids_at} has duplicate ids ({sum(duplicates.ids for duplicates in found)} of them, such as "
-                f"{found[0].example!r}, {found[0].times} times), each id may stand once, or --on-duplicate first or "
-                "last keeps one"
+                f"{found[0].example!r}, {found[0].times} times{_in_column(found[0].column)}), "
+                "each id may stand once, or --on-duplicate first or last keeps one"
             )
+
+
+def _in_column(column: str) -> str:
+    return f" with more than one {column}" if column else ""
 
 
 def _segments(joined: Sequence[JoinedCounts], part: int) -> Iterator[Segment]:
