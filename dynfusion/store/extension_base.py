@@ -103,7 +103,7 @@ def with_pooled_rows(base: Base, sources: Sequence[Source], table: Table | None)
     texts_of_old = text_pieces(base.folder, sidecars, list(base.columns))
     if table is not None:
         table = Table(table.uri, table.ids_at, columns, (*texts_of_old, *table.pieces))
-    elif texts_of_old:
+    else:  # without pieces too: the new shards have the columns of the old
         table = Table(base.folder, f"table {base.folder}", columns, texts_of_old)
     return [*together, *given.values()], table
 

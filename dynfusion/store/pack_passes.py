@@ -44,8 +44,12 @@ def read_sources(work: Work) -> None:
     for number, source in enumerate(work.sources):
         found = [result for (of, _), result in zip(jobs, results, strict=True) if of == number and result is not None]
         _check_source(source, found)
-    if work.table and not sum(
-        result.rows for (of, _), result in zip(jobs, results, strict=True) if of == len(work.sources) and result
+    if (
+        work.table
+        and work.table.pieces
+        and not sum(
+            result.rows for (of, _), result in zip(jobs, results, strict=True) if of == len(work.sources) and result
+        )
     ):
         raise ValueError(f"{work.table.ids_at} has no rows, at least one is needed")
 

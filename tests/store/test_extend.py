@@ -128,6 +128,19 @@ def test_new_labels_for_old_rows_leave_the_old_ones(labelled: tuple[Path, PackIn
     assert verify(address) == []
 
 
+def test_rows_added_without_labels_have_the_columns_of_full_shards(tmp_path: Path) -> None:
+    old = sources(tmp_path / "old", slice(0, 96))
+    pack(old, out=tmp_path / "packed", settings=PackSettings(block_rows=16))
+    new = sources(tmp_path / "new", slice(96, 112))
+    first = extend(PackInputs(new.modalities), tmp_path / "packed")
+    kept = open_dataset(tmp_path / "packed").manifest.shards
+    assert open_dataset(first).manifest.shards[: len(kept)] == kept
+    assert open_dataset(first).table("train")["y"].null_count == 16
+    again = PackInputs({"tall": new.modalities["tall"]}, table=new.table, labels=("y",))
+    second = open_dataset(extend(again, first, settings=PackSettings(on_duplicate="first")))
+    assert second.table("train")["y"].null_count == 0
+
+
 def test_only_another_value_of_a_label_is_a_duplicate(labelled: tuple[Path, PackInputs]) -> None:
     folder, new = labelled
     table = folder.parent / "changed.csv"
