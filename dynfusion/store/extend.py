@@ -78,7 +78,7 @@ def extend(
             read_sources(work)
             return work
 
-        parts = keeping_full_shards(whole, inputs)
+        parts = keeping_full_shards(whole, sources, table)
         work = read(parts) if parts is not None else None
         if parts is None or work is None or share_ids(work, parts):
             shutil.rmtree(folder / WORK_NAME, ignore_errors=True)

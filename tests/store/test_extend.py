@@ -141,6 +141,16 @@ def test_rows_added_without_labels_have_the_columns_of_full_shards(tmp_path: Pat
     assert second.table("train")["y"].null_count == 0
 
 
+def test_groups_that_come_with_new_rows_are_a_column_of_all(tmp_path: Path) -> None:
+    old = write_folder(tmp_path / "old", np.ones((32, 2), np.float16), IDS[:32])
+    pack(PackInputs({"m": old}), out=tmp_path / "packed", settings=PackSettings(block_rows=16))
+    new = write_folder(tmp_path / "new", np.ones((1, 2), np.float16), ["x"])
+    (new / "groups.txt").write_text("g\n")
+    extended = open_dataset(extend(PackInputs({"m": new}), tmp_path / "packed"))
+    groups = extended.table("train")["group"]
+    assert (len(groups), groups.drop_null().to_pylist()) == (33, ["g"])
+
+
 def test_only_another_value_of_a_label_is_a_duplicate(labelled: tuple[Path, PackInputs]) -> None:
     folder, new = labelled
     table = folder.parent / "changed.csv"
