@@ -49,8 +49,9 @@ def extend(
     """Add the sources' rows and modalities to the dataset at `base`; the address of the extended dataset comes back.
 
     Rows are shuffled and held out by the base's own seed and share. An id that the base has may give a cell that the
-    base lacks; a cell given twice is a duplicate (`on_duplicate`: the base's is the first). The same inputs again find
-    what they made before; a killed run continues.
+    base lacks; a cell given twice is a duplicate (`on_duplicate`: the base's is the first). So may a table, column by
+    column: only another value than the base's is a duplicate. The same inputs again find what they made before; a
+    killed run continues.
 
     The new files are written beside the base's, or into the folder `out`, from where the caller puts them there, the
     manifest last; `files` reads the base as well as the sources.
@@ -79,7 +80,7 @@ def extend(
                 start = partial(
                     start_work, folder, settings=settings, files=files, run_jobs=run_jobs, progress=progress
                 )
-                work, kept = _read(folder, whole, inputs, sources, table, start=start)
+                work, kept = _read(folder, whole, sources, table, start=start)
                 manifest = write_pack(work, inputs, settings, kept=kept, suffix=f"-{number}")
                 _publish(folder, target, manifest, number)
                 shutil.rmtree(folder)
@@ -118,7 +119,6 @@ def _find(folder: str, record: str, files: Files) -> tuple[int, bool]:
 def _read(
     folder: Path,
     whole: Base,
-    inputs: PackInputs,
     sources: Sequence[Source],
     table: Table | None,
     *,
@@ -128,7 +128,7 @@ def _read(
 
     `start(sources, table)` starts the work. A run that is killed while it reads every row goes on with that.
     """
-    parts = keeping_full_shards(whole, inputs)
+    parts = keeping_full_shards(whole, sources, table)
     if parts is not None and not (folder / _EVERY_ROW).exists():
         work = start(*with_pooled_rows(parts, sources, table))
         read_sources(work)
