@@ -107,10 +107,16 @@ Modalities = Annotated[
         "repeatable.",
     ),
 ]
-PackOut = Annotated[str | None, typer.Option("--out", metavar="URI", help="Folder of the packed data set.")]
+PackOut = Annotated[
+    str | None, typer.Option("--out", metavar="URI", help="Folder of the packed data set, or s3://bucket/folder.")
+]
 Extend = Annotated[
     str | None,
-    typer.Option("--extend", metavar="URI", help="Instead of --out: add to this data set, under a new manifest."),
+    typer.Option(
+        "--extend",
+        metavar="URI",
+        help="Instead of --out: add rows, modalities or labels to this data set, under a new manifest.",
+    ),
 ]
 Table = Annotated[
     str | None, typer.Option("--table", metavar="URI", help="CSV or Parquet with ids, SMILES, labels, split.")
@@ -122,7 +128,11 @@ OnBad = Annotated[
     str, typer.Option("--on-bad", help="error or absent: what a value that is not finite or too large becomes.")
 ]
 OnDuplicate = Annotated[
-    str, typer.Option("--on-duplicate", help="error, first or last: which row of an id given twice counts.")
+    str,
+    typer.Option(
+        "--on-duplicate",
+        help="error, first or last: which row of an id given twice counts; in tables, which of two different values.",
+    ),
 ]
 ZeroRows = Annotated[str, typer.Option("--zero-rows", help="keep or absent: what a row of zeros means.")]
 Holdout = Annotated[float, typer.Option("--holdout", help="Share of molecules kept out of training and statistics.")]
@@ -130,7 +140,14 @@ PackSeed = Annotated[int, typer.Option("--seed", help="Of the shuffle.")]
 BinaryDtype = Annotated[
     str, typer.Option("--binary-dtype", help="Numbers in columns of bytes: float16, float32, float64, bfloat16.")
 ]
-MemoryGb = Annotated[float, typer.Option("--memory-gb", help="Memory of a process, whatever the input.")]
+MemoryGb = Annotated[
+    float,
+    typer.Option(
+        "--memory-gb",
+        help="Memory of a process, about, whatever the input. Read whole nevertheless: an Arrow record batch that is "
+        "compressed or on S3, a Parquet row group of more than 16 columns on S3, the ids in an .npz.",
+    ),
+]
 PackWorkers = Annotated[
     int | None, typer.Option("--workers", help="Ray workers; by default threads, or Ray where RAY_ADDRESS is set.")
 ]

@@ -1,11 +1,14 @@
 """Packed datasets wherever they lie: opened, checked and put there."""
 
 import hashlib
+import os
 import shutil
+import stat
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +21,17 @@ from dynfusion.store import dataset as local
 from dynfusion.store import verify as checking
 from dynfusion.store.blocks import parse_blocks
 from dynfusion.store.extend import inputs_name
+from dynfusion.store.file_lock import alone
 from dynfusion.store.files import Files
 from dynfusion.store.manifest import MANIFEST_NAME, FileSpec, Manifest, parse_manifest, read_manifest, split_address
 from dynfusion.store.origin import CONNECTIONS, CacheSettings, Remote
+from dynfusion.store.pack_work import INPUTS_NAME
 from dynfusion.training.config import DataSettings
 from dynfusion.training.sources import Sources, join
 
 _RANGE_BYTES = 12 << 20
 _UPLOADS = 4
+_DOING = {"pack": "packing to", "extend": "extending"}
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done so far, and of how many."""
@@ -84,27 +90,36 @@ def upload(folder: Path, uri: str) -> Manifest:
     there = _manifest_in(store)
     if there is not None:
         if there.fingerprint != manifest.fingerprint:
-            raise TakenError(f"{uri}: already holds another data set, choose another place or remove it first")
+            raise _taken(uri)
         return there
-    _put(store, folder, (file.path for file in manifest.files), MANIFEST_NAME)
+    record = [INPUTS_NAME] if (folder / INPUTS_NAME).is_file() else []
+    _put(store, folder, [*(file.path for file in manifest.files), *record], MANIFEST_NAME)
     return manifest
 
 
-def pack_to_store(pack_at: Callable[[Path], Manifest], uri: str) -> Manifest:
+def pack_to_store(pack_at: Callable[[Path], Manifest], uri: str, record: str | None = None) -> Manifest:
     """What `pack_at(folder)` packs, uploaded to an `s3://` address and gone from this disk.
 
-    The folder on this disk (TMPDIR says where) has a name of its own for each address, so a killed pack continues.
+    `record` is what the pack is made of (`describe_inputs`): a dataset at the address that was made of the same comes
+    back, any other is an error before anything is packed. The folder on this disk (TMPDIR says where) has a name of its
+    own for each address, so a killed pack continues.
 
-    Raises ValueError as `upload` and `pack` do.
+    Raises ValueError as `upload` and `pack` do, and when another process of this user is packing to the address. A pack
+    that finds the address taken only when it is finished stays on this disk, and the error says where.
     """
-    folder = _staging("pack", uri)
-    pack_at(folder)
-    try:
-        manifest = upload(folder, uri)
-    except TakenError:
+    store = ObjectStore(parse_s3(uri))
+    there = _manifest_in(store)
+    if there is not None:
+        if record is None or _text_in(store, INPUTS_NAME) != record:
+            raise _taken(uri)
+        return there
+    with _staging("pack", uri) as folder:
+        pack_at(folder)
+        try:
+            manifest = upload(folder, uri)
+        except TakenError as error:
+            raise TakenError(f"{error}; what was packed stays in {folder}") from None
         shutil.rmtree(folder)
-        raise
-    shutil.rmtree(folder)
     return manifest
 
 
@@ -119,21 +134,52 @@ def extend_in_store(extend_at: Callable[[str, Path, Files], str], uri: str) -> s
     """
     store, base_name = _locate(uri)
     known = {file.path for file in open_dataset(uri).manifest.files}
-    folder = _staging("extend", uri)
-    name = split_address(extend_at(f"{store.address}/{base_name}", folder, reaching(store.address)))[1]
-    if (folder / name).is_file():
-        if _manifest_in(store, name) is not None:
+    with _staging("extend", uri) as folder:
+        name = split_address(extend_at(f"{store.address}/{base_name}", folder, reaching(store.address)))[1]
+        if (folder / name).is_file():
+            if _manifest_in(store, name) is not None:
+                shutil.rmtree(folder)
+                raise TakenError(
+                    f"{uri}: another extension has become its {name} meanwhile, run the same command again"
+                )
+            new = (file.path for file in read_manifest(folder / name).files if file.path not in known)
+            _put(store, folder, [*new, inputs_name(name)], name)
             shutil.rmtree(folder)
-            raise TakenError(f"{uri}: another extension has become its {name} meanwhile, run the same command again")
-        new = (file.path for file in read_manifest(folder / name).files if file.path not in known)
-        _put(store, folder, [*new, inputs_name(name)], name)
-        shutil.rmtree(folder)
     parts = urlsplit(uri)
     return parts._replace(path=f"{split_address(parts.path)[0].rstrip('/')}/{name}").geturl()
 
 
-def _staging(verb: str, uri: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"dynfusion-{verb}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
+@contextmanager
+def _staging(verb: str, uri: str) -> Iterator[Path]:
+    """Where to write what goes to an address: a path in a folder of TMPDIR that only this user can enter.
+
+    The folder goes when nothing is left in it. Raises ValueError at once when another process is at it, and when
+    somebody else made a folder of this name.
+    """
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"dynfusion-{verb}-{os.getuid()}-{digest}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ValueError(f"{folder}: another user can write here, set TMPDIR to a folder of your own")
+    try:
+        with alone(folder / "lock", f"{uri}: another process is {_DOING[verb]} it, in {folder}"):
+            yield folder / "data"
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _taken(uri: str) -> TakenError:
+    return TakenError(f"{uri}: already holds another data set, choose another place or remove it first")
+
+
+def _text_in(store: ObjectStore, name: str) -> str | None:
+    try:
+        return store.read(name).decode()
+    except FileNotFoundError:
+        return None
 
 
 def _put(store: ObjectStore, folder: Path, paths: Iterable[str], manifest_name: str) -> None:

@@ -4,7 +4,7 @@
     <cache>/<fingerprint>/in-use.lock          held, shared, by every process that reads this dataset's whole shards
     <cache>/<fingerprint>/<shard>              a whole shard, under this name only once its checksums were right
     <cache>/<fingerprint>/<shard>.verified     what the file looked like then; when it differs, it is verified again
-    <cache>/<fingerprint>/<shard>.lock         held while somebody brings the shard
+    <cache>/<fingerprint>/<file>.lock          held while somebody brings the shard or the small file
     <cache>/blocks-<pid>-<number>              a process's blocks of a dataset that does not fit; locked while it lives
 
 A dataset in use is never removed; the one that has not been used for longest goes first.

@@ -1,7 +1,7 @@
 """Vectors in Parquet, Arrow and CSV files: a list column, a binary column or one column per feature."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,10 @@ import pyarrow.compute as pc
 
 from dynfusion.store.files import Files
 from dynfusion.store.source import TEXTS, Chunk, OpenedFile, Piece, binary_width, blank_to_null, typed
-from dynfusion.store.table_files import Read, TablePiece, open_table
+from dynfusion.store.table_files import Read, TablePiece, check_once, open_table
+from dynfusion.store.texts import as_text
+
+_SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,26 @@ class Shape:
     dtype: str
 
 
-def open_columnar(where: str, uri: str, files: Files, *, binary_dtype: str) -> OpenedFile:
+def open_columnar(
+    where: str, uri: str, files: Files, *, binary_dtype: str, like: OpenedFile | None = None
+) -> OpenedFile:
     """A Parquet, Arrow or CSV file with a column `id` and vectors; `binary_dtype` is the type of vectors in bytes.
+
+    `like` is a file of the same modality: features are read in its order, and vectors that are all missing have its
+    width (0 without it). A row without a vector, null or all NaN, is absent, the encoder failed.
 
     Raises ValueError, naming file and column, for anything that cannot be packed.
     """
     schema, pieces = open_table(where, uri, files, texts=("id", *TEXTS), numbers=float)
     if "id" not in schema.names:
         raise ValueError(f"{where}: {uri} has no column id, found {', '.join(schema.names)}")
+    check_once(f"{where}: {uri}", schema, schema.names)
     shape = _find_vectors(f"{where}: {uri}", schema, binary_dtype)
+    if like and like.features and shape.kind == "columns":
+        shape = replace(shape, columns=_same_features(f"{where}: {uri}", shape.columns, like))
     texts = tuple(name for name in TEXTS if name in schema.names)
     if shape.kind == "list" and not shape.dim:
-        shape = Shape(shape.columns, shape.kind, _first_width(f"{where}: {uri}", pieces, shape, files), shape.dtype)
+        shape = replace(shape, dim=_first_width(pieces, shape, files) or (like.dim if like else 0))
     opened = tuple(
         Piece(
             uri,
@@ -46,11 +57,32 @@ def open_columnar(where: str, uri: str, files: Files, *, binary_dtype: str) -> O
         for piece in pieces
     )
     encoder = (schema.metadata or {}).get(b"encoder", b"").decode()
-    return OpenedFile(uri, uri, shape.dim, encoder, texts, opened)
+    return OpenedFile(
+        uri, uri, shape.dim, encoder, texts, opened, features=shape.columns if shape.kind == "columns" else ()
+    )
+
+
+def _same_features(where: str, names: Sequence[str], like: OpenedFile) -> tuple[str, ...]:
+    """The names in the order of the other file."""
+    more, less = set(names).difference(like.features), set(like.features).difference(names)
+    if more or less:
+        raise ValueError(
+            f"{where} has the features {_some(names, more)} where {like.uri} has "
+            f"{_some(like.features, less)}, the files of a modality need the same"
+        )
+    return like.features
+
+
+def _some(names: Sequence[str], wanted: Container[str]) -> str:
+    """The first of the wanted names."""
+    shown = [name for name in names if name in wanted]
+    return ", ".join([*shown[:_SHOWN_NAMES], *(["..."] if len(shown) > _SHOWN_NAMES else [])]) or "none"
 
 
 def _find_vectors(where: str, schema: pa.Schema, binary_dtype: str) -> Shape:
     others = [field for field in schema if field.name not in ("id", *TEXTS)]
+    if len(others) == 1 and pa.types.is_null(others[0].type):  # a writer that saw no vector
+        return Shape((others[0].name,), "list", 0, "")
     whole = [field for field in others if pa.types.is_nested(field.type) or pa.types.is_fixed_size_binary(field.type)]
     if len(whole) == 1:
         field = whole[0]
@@ -76,13 +108,14 @@ def _find_vectors(where: str, schema: pa.Schema, binary_dtype: str) -> Shape:
     return Shape(tuple(field.name for field in others), "columns", len(others), "")
 
 
-def _first_width(where: str, pieces: Sequence[TablePiece], shape: Shape, files: Files) -> int:
+def _first_width(pieces: Sequence[TablePiece], shape: Shape, files: Files) -> int:
+    """Numbers in the first vector that there is, 0 when there is none."""
     for piece in pieces:
         for batch in piece.read(files, 1024):
-            width = pc.list_value_length(batch.column(shape.columns[0])).drop_null()
-            if len(width):
-                return int(width[0].as_py())
-    raise ValueError(f"{where}, column {shape.columns[0]}, has vectors of no numbers, all need one width")
+            column = batch.column(shape.columns[0]).drop_null()
+            if len(column):
+                return int(pc.list_value_length(column[:1])[0].as_py())
+    return 0
 
 
 def _read_chunks(
@@ -90,10 +123,13 @@ def _read_chunks(
 ) -> Iterator[Chunk]:
     for batch in read(files, chunk_rows):
         yield Chunk(
-            ids=batch.column("id").cast(pa.string()),
+            ids=as_text(batch.column("id"), f"{where}, column id,", numbers="whole"),
             vectors=_vectors(where, batch, shape),
             reasons=None,
-            texts={name: blank_to_null(batch.column(name).cast(pa.string())) for name in texts},
+            texts={
+                name: blank_to_null(as_text(batch.column(name), f"{where}, column {name},", numbers="any"))
+                for name in texts
+            },
         )
 
 
@@ -107,6 +143,8 @@ def _vectors(where: str, batch: pa.RecordBatch, shape: Shape) -> np.ndarray:
     column = batch.column(shape.columns[0])
     where = f"{where}, column {shape.columns[0]},"
     given = column.is_valid().to_numpy(zero_copy_only=False)
+    if not given.any():
+        return np.full((len(column), shape.dim), np.nan, np.float32)
     dense = column if given.all() else column.filter(pa.array(given))
     numbers = _bytes_of(dense, shape) if shape.kind == "binary" else _lists_of(where, dense, shape.dim)
     if given.all():

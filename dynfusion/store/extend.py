@@ -9,8 +9,9 @@ The new manifest (`manifest-1.json`, `manifest-2.json`, ...) lies beside the old
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from dynfusion.store.extension_base import (
@@ -21,14 +22,18 @@ from dynfusion.store.extension_base import (
     share_ids,
     with_pooled_rows,
 )
+from dynfusion.store.file_lock import alone
 from dynfusion.store.files import LOCAL, Files
 from dynfusion.store.manifest import Manifest, local_folder, write_manifest
 from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs
-from dynfusion.store.pack_manifest import write_pack
+from dynfusion.store.pack_manifest import Kept, write_pack
 from dynfusion.store.pack_passes import read_sources
-from dynfusion.store.pack_work import INPUTS_NAME, WORK_NAME, Progress, Work, start_work, work_folder
+from dynfusion.store.pack_work import INPUTS_NAME, Progress, Work, start_work, work_folder
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.store.sources import Source
+from dynfusion.store.table import Table
+
+_EVERY_ROW = "every-row"
 
 
 def extend(
@@ -44,49 +49,44 @@ def extend(
     """Add the sources' rows and modalities to the dataset at `base`; the address of the extended dataset comes back.
 
     Rows are shuffled and held out by the base's own seed and share. An id that the base has may give a cell that the
-    base lacks; a cell given twice is a duplicate (`on_duplicate`: the base's is the first). The same inputs again find
-    what they made before; a killed run continues.
+    base lacks; a cell given twice is a duplicate (`on_duplicate`: the base's is the first). So may a table, column by
+    column: only another value than the base's is a duplicate. The same inputs again find what they made before; a
+    killed run continues.
 
     The new files are written beside the base's, or into the folder `out`, from where the caller puts them there, the
     manifest last; `files` reads the base as well as the sources.
 
-    Raises ValueError as `pack` does, for another holdout than the base's, and for a modality of another width.
+    Raises ValueError as `pack` does, for another holdout than the base's, for a modality of another width, and at once
+    when another process is extending the dataset.
     """
     target = local_folder(base) if out is None else out
     whole = open_base(str(base), files)
     settings = _settled(settings or PackSettings(), whole.manifest, str(base))
     content = [whole.manifest.fingerprint, json.loads(describe_inputs(inputs, settings, files))]
     record = json.dumps(content, indent=1) + "\n"
-    number = _number(whole.folder, record, files)
-    address = f"{whole.folder}/{_manifest_name(number)}"
-    if _is_made(whole.folder, number, record, files):
-        if out is not None:
+    number, made = _find(whole.folder, record, files)
+    if made and out is None:
+        return f"{whole.folder}/{_manifest_name(number)}"
+    lock = target / ".extend.lock" if out is None else out.with_name(f".{out.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with alone(lock, f"{base}: another process is extending it, wait for it and run the same command again"):
+        number, made = _find(whole.folder, record, files)  # another may have been made meanwhile
+        if not made and not (out is not None and _is_made(str(out), number, record, LOCAL)):
+            if out is not None:
+                (out / _manifest_name(number)).unlink(missing_ok=True)  # made of other inputs and never taken away
+            sources, table = open_inputs(inputs, files)
+            _check_sources(whole.manifest, sources, str(base))
+            with work_folder(target / f".manifest-{number}.partial", record) as folder:
+                start = partial(
+                    start_work, folder, settings=settings, files=files, run_jobs=run_jobs, progress=progress
+                )
+                work, kept = _read(folder, whole, sources, table, start=start)
+                manifest = write_pack(work, inputs, settings, kept=kept, suffix=f"-{number}")
+                _publish(folder, target, manifest, number)
+                shutil.rmtree(folder)
+        elif made and out is not None:
             shutil.rmtree(out, ignore_errors=True)  # what an earlier run left there is not needed
-        return address
-    if out is not None:
-        if _is_made(str(out), number, record, LOCAL):
-            return address
-        (out / _manifest_name(number)).unlink(missing_ok=True)  # it was made of other inputs and never taken away
-    sources, table = open_inputs(inputs, files)
-    _check_sources(whole.manifest, sources, str(base))
-    with work_folder(target / f".manifest-{number}.partial", record) as folder:
-        start = partial(start_work, folder, settings=settings, files=files, run_jobs=run_jobs, progress=progress)
-
-        def read(parts: Base) -> Work:
-            work = start(*with_pooled_rows(parts, sources, table))
-            read_sources(work)
-            return work
-
-        parts = keeping_full_shards(whole, inputs)
-        work = read(parts) if parts is not None else None
-        if parts is None or work is None or share_ids(work, parts):
-            shutil.rmtree(folder / WORK_NAME, ignore_errors=True)
-            parts, work = whole, read(whole)
-        manifest = write_pack(work, inputs, settings, kept=kept_of(parts, work), suffix=f"-{number}")
-        _move(folder, target, manifest, number)
-        write_manifest(manifest, target, _manifest_name(number))
-        shutil.rmtree(folder)
-    return address
+    return f"{whole.folder}/{_manifest_name(number)}"
 
 
 def inputs_name(manifest_name: str) -> str:
@@ -106,12 +106,42 @@ def _settled(settings: PackSettings, old: Manifest, base: str) -> PackSettings:
     return settings.model_copy(update=decided)
 
 
-def _number(folder: str, record: str, files: Files) -> int:
-    """The number of the extension that was made of the same, else the first that is free."""
-    number = 1
-    while files.find(f"{folder}/{_manifest_name(number)}") and not _is_made(folder, number, record, files):
-        number += 1
-    return number
+def _find(folder: str, record: str, files: Files) -> tuple[int, bool]:
+    """The number of the extension that was made of the same, and True; else the first that is free, and False."""
+    for number in count(1):
+        if not files.find(f"{folder}/{_manifest_name(number)}"):
+            break
+        if _is_made(folder, number, record, files):
+            return number, True
+    return number, False
+
+
+def _read(
+    folder: Path,
+    whole: Base,
+    sources: Sequence[Source],
+    table: Table | None,
+    *,
+    start: Callable[..., Work],
+) -> tuple[Work, Kept]:
+    """The sources, read with the rows of the base that are packed again, and what stays of the base.
+
+    `start(sources, table)` starts the work. A run that is killed while it reads every row goes on with that.
+    """
+    parts = keeping_full_shards(whole, sources, table)
+    if parts is not None and not (folder / _EVERY_ROW).exists():
+        work = start(*with_pooled_rows(parts, sources, table))
+        read_sources(work)
+        if not share_ids(work, parts):
+            return work, kept_of(parts, work)
+        unneeded = folder / "unneeded"
+        shutil.rmtree(unneeded, ignore_errors=True)
+        os.replace(work.scratch, unneeded)  # at once, so that no half of it is taken for what is read below
+        (folder / _EVERY_ROW).touch()
+        shutil.rmtree(unneeded)
+    work = start(*with_pooled_rows(whole, sources, table))
+    read_sources(work)
+    return work, kept_of(whole, work)
 
 
 def _is_made(folder: str, number: int, record: str, files: Files) -> bool:
@@ -137,9 +167,16 @@ def _check_sources(old: Manifest, sources: Sequence[Source], base: str) -> None:
             )
 
 
-def _move(made: Path, folder: Path, manifest: Manifest, number: int) -> None:
-    """Put the new files where they belong; called again after a kill, it moves what is left."""
+def _publish(made: Path, folder: Path, manifest: Manifest, number: int) -> None:
+    """Put the new files where they belong, the manifest last; called again after a kill, it moves what is left.
+
+    Raises ValueError, before it touches a file, when there is such a manifest already.
+    """
+    name = _manifest_name(number)
+    if (folder / name).exists():
+        raise ValueError(f"{folder}: another extension has become its {name} meanwhile, run the same command again")
     for file in manifest.files:
         if (made / file.path).is_file():
             os.replace(made / file.path, folder / file.path)
-    shutil.copyfile(made / INPUTS_NAME, folder / inputs_name(_manifest_name(number)))
+    shutil.copyfile(made / INPUTS_NAME, folder / inputs_name(name))
+    write_manifest(manifest, folder, name)

@@ -13,7 +13,6 @@ from dynfusion.store.hashing import hash_strings, key_of
 from dynfusion.store.join import REASON_PREFIX
 from dynfusion.store.manifest import FileSpec, Manifest, ModalitySpec, ShardSpec, parse_manifest, split_address
 from dynfusion.store.pack_files import count_absent
-from dynfusion.store.pack_inputs import PackInputs
 from dynfusion.store.pack_manifest import Kept
 from dynfusion.store.pack_work import Work
 from dynfusion.store.packed_source import dropped_pieces, sidecar_batches, sidecar_schema, text_pieces, vector_pieces
@@ -66,10 +65,10 @@ def open_base(address: str, files: Files) -> Base:
     return Base(folder, manifest, files, {field.name: field.type for field in schema if field.name not in skipped})
 
 
-def keeping_full_shards(base: Base, inputs: PackInputs) -> Base | None:
-    """The base with its full shards kept; None when the old rows get more than they had."""
-    new_columns = {*inputs.labels, *([inputs.split_column] if inputs.split_column else [])} - base.columns.keys()
-    if new_columns or set(inputs.modalities) - set(base.manifest.names):
+def keeping_full_shards(base: Base, sources: Sequence[Source], table: Table | None) -> Base | None:
+    """The base with its full shards kept; None when the old rows get a modality or a column that they lack."""
+    columns = {name for source in sources for name in source.texts} | (table.columns.keys() if table else set())
+    if columns - base.columns.keys() or {source.name for source in sources} - set(base.manifest.names):
         return None
     kept = []
     for shards in (base.manifest.shards, base.manifest.holdout_shards):
@@ -103,7 +102,7 @@ def with_pooled_rows(base: Base, sources: Sequence[Source], table: Table | None)
     texts_of_old = text_pieces(base.folder, sidecars, list(base.columns))
     if table is not None:
         table = Table(table.uri, table.ids_at, columns, (*texts_of_old, *table.pieces))
-    elif texts_of_old:
+    else:  # without pieces too: the new shards have the columns of the old
         table = Table(base.folder, f"table {base.folder}", columns, texts_of_old)
     return [*together, *given.values()], table
 

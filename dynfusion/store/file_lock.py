@@ -34,3 +34,19 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def alone(path: Path, otherwise: str) -> Iterator[None]:
+    """The same without waiting; the lock's file is gone afterwards.
+
+    Raises ValueError(otherwise) at once when somebody is inside.
+    """
+    descriptor = take_lock(path, wait=False)
+    if descriptor is None:
+        raise ValueError(otherwise)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)

@@ -22,11 +22,13 @@ PLACE_PREFIX = "place:"
 
 @dataclass(frozen=True)
 class Duplicates:
-    """How many ids a source has more than once, and one of them with its times."""
+    """How many ids a source has more than once, and one of them with its times; in a table, a column in which that one
+    has several values."""
 
     ids: int
     example: str
     times: int
+    column: str = ""
 
 
 def distinct_rows(
@@ -41,6 +43,28 @@ def distinct_rows(
     first = repeated.slice(0, 1).to_pylist()[0]
     kept = np.sort(found["row_max" if on_duplicate == "last" else "row_min"].to_numpy())
     return kept, Duplicates(len(repeated), first["id"], first["row_count"])
+
+
+def merged_rows(rows: pa.Table, on_duplicate: OnDuplicate) -> tuple[pa.Table, Duplicates | None]:
+    """A table's rows with every id once: in each column its first value that is not null (its last under "last"); and
+    what has several values there."""
+    if pc.count_distinct(rows["id"]).as_py() == len(rows):
+        return rows, None
+    names = [name for name in rows.column_names if name != "id"]
+    which, given = "last" if on_duplicate == "last" else "first", pc.CountOptions(mode="only_valid")
+    found = rows.group_by("id", use_threads=False).aggregate(
+        [([], "count_all")] + [(name, which) for name in names] + [(name, "count_distinct", given) for name in names]
+    )
+    merged = pa.table({"id": found["id"], **{name: found[f"{name}_{which}"] for name in names}})
+    several = np.zeros((len(found), 0), bool)
+    if names:
+        several = np.stack([found[f"{name}_count_distinct"].to_numpy() > 1 for name in names], axis=1)
+    repeated = np.flatnonzero(several.any(axis=1))
+    if not len(repeated):
+        return merged, None
+    example = min(repeated.tolist(), key=lambda row: found["id"][row].as_py())
+    column, times = names[int(several[example].argmax())], found["count_all"][example].as_py()
+    return merged, Duplicates(len(repeated), found["id"][example].as_py(), times, column)
 
 
 def shuffled_union(columns: Sequence[pa.Array], *, key: int) -> pa.Array:

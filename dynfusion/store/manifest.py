@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dynfusion.settings import Settings, build
 from dynfusion.store.order import Layout
@@ -13,6 +14,7 @@ from dynfusion.store.order import Layout
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 NAME_PATTERN = r"^[A-Za-z0-9_.+-]+$"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*")
 
 
 class ModalitySpec(Settings):
@@ -29,12 +31,22 @@ class ModalitySpec(Settings):
 
 
 class FileSpec(Settings):
-    """One file of the dataset, its path relative to the manifest."""
+    """One file of the dataset, beside the manifest: its path is a plain name, so no manifest reaches another folder."""
 
     path: str
     rows: int = Field(ge=0)
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_plain_name(cls, path: str) -> str:
+        if not _FILE_NAME.fullmatch(path):
+            raise ValueError(
+                f"found {path!r}, allowed is the name of a file beside the manifest, made of letters, digits and any "
+                "of _ . + -, each dot between two others"
+            )
+        return path
 
 
 class ShardSpec(FileSpec):

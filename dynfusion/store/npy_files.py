@@ -23,9 +23,12 @@ from dynfusion.store.source import (
     first_line,
     typed,
 )
+from dynfusion.store.texts import array_as_text
 
 VECTORS = "embeddings.npy"
 _COMPANIONS = {"smiles": "smiles.txt", "group": "groups.txt"}
+FOLDER_FILES = ("ids.txt", "ids.npy", *_COMPANIONS.values(), "reasons.npy", "encoder.txt")
+"""What counts beside `VECTORS` when it is there."""
 _FLOATS = ("float16", "float32", "float64", BFLOAT16)
 _MAGIC = b"\x93NUMPY"
 _SCAN_BYTES = 1 << 24
@@ -235,10 +238,12 @@ def _read_rows(
             part = slice(first, first + rows)
             reasons = found.get("reasons")
             yield Chunk(
-                ids=_strings(found["id"][part]),
+                ids=_strings(found["id"][part], columns["id"].uri),
                 vectors=_numbers(raw, array),
                 reasons=None if reasons is None else np.asarray(reasons)[part],
-                texts={key: blank_to_null(_strings(found[key][part])) for key in _COMPANIONS if key in found},
+                texts={
+                    key: blank_to_null(_strings(found[key][part], array.uri)) for key in _COMPANIONS if key in found
+                },
             )
 
 
@@ -276,7 +281,9 @@ def _read_npz(array: Array, name: str, files: Files, chunk_rows: int) -> Iterato
             for first in range(0, array.shape[0], chunk_rows):
                 raw = np.empty((min(chunk_rows, array.shape[0] - first), array.row_bytes), np.uint8)
                 _fill(member, raw, array.uri)
-                yield Chunk(_strings(ids[first : first + len(raw)]), _numbers(raw, array), None, {})
+                yield Chunk(
+                    _strings(ids[first : first + len(raw)], f"{array.uri}, array ids,"), _numbers(raw, array), None, {}
+                )
 
 
 def _fill(file: Any, raw: np.ndarray, uri: str) -> None:
@@ -294,9 +301,5 @@ def _numbers(raw: np.ndarray, array: Array) -> np.ndarray:
     return typed(raw, BFLOAT16) if array.kind == BFLOAT16 else raw.view(array.dtype)
 
 
-def _strings(values: np.ndarray | pa.Array) -> pa.Array:
-    if isinstance(values, pa.Array):
-        return values
-    if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8")
-    return pa.array(values if values.dtype.kind in "iu" else values.tolist()).cast(pa.string())
+def _strings(values: np.ndarray | pa.Array, where: str) -> pa.Array:
+    return values if isinstance(values, pa.Array) else array_as_text(values, where)

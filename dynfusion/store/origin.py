@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -13,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from dynfusion.settings import Settings
+from dynfusion.store.file_lock import locked
 from dynfusion.store.manifest import MANIFEST_NAME, FileSpec, Geometry
 
 CONNECTIONS = min(max(4 * (os.cpu_count() or 1), 8), 32)
@@ -63,17 +65,20 @@ class Blocks:
 
 
 def fetch_file(origin: Origin, file: FileSpec, where: Path) -> None:
-    """Bring a small file to this path, under a temporary name first.
+    """Bring a small file to this path, under a temporary name of its own first; whoever calls holds its lock.
 
     Raises ValueError when it is missing or its checksum stays wrong.
     """
+    host = f".{where.name}.{socket.gethostname()}-"
     for _ in range(_ATTEMPTS):
         try:
             content = origin.read(file.path)
         except FileNotFoundError:
             raise ValueError(f"{file.path}: the manifest lists it but the store does not have it") from None
         if hashlib.sha256(content).hexdigest() == file.sha256:
-            partial = where.with_name(f".{where.name}.partial")
+            for left in where.parent.glob(f"{host}*.partial"):
+                left.unlink(missing_ok=True)  # its process was killed: the lock is here
+            partial = where.with_name(f"{host}{os.getpid()}.partial")
             partial.write_bytes(content)
             partial.replace(where)
             return
@@ -116,9 +121,17 @@ def wrong_block(content: np.ndarray, table: np.ndarray, geometry: Geometry) -> i
 
 
 def fetch_files(origin: Origin, files: Sequence[FileSpec], folder: Path, pool: Executor) -> None:
-    """Bring the small files that are not in the folder yet, several at a time. Raises ValueError as `fetch_file`."""
-    missing = [file for file in files if not _is_there(folder / file.path, file)]
-    list(pool.map(lambda file: fetch_file(origin, file, folder / file.path), missing))
+    """Bring the small files that are not in the folder yet, several at a time; each is brought by one process only.
+
+    Raises ValueError as `fetch_file`.
+    """
+
+    def bring(file: FileSpec) -> None:
+        with locked(folder / f"{file.path}.lock"):
+            if not _is_there(folder / file.path, file):
+                fetch_file(origin, file, folder / file.path)
+
+    list(pool.map(bring, [file for file in files if not _is_there(folder / file.path, file)]))
 
 
 def _is_there(path: Path, file: FileSpec) -> bool:

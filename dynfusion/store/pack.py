@@ -11,6 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
+from dynfusion.store.file_lock import alone
 from dynfusion.store.files import LOCAL, Files
 from dynfusion.store.manifest import Manifest, local_folder, read_manifest, write_manifest
 from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs
@@ -34,22 +35,31 @@ def pack(
     The same inputs and settings give the same bytes, in whichever order the sources' rows stand, in whatever memory and
     wherever the jobs run. Packing them again into the same place returns what is there; a killed pack continues.
 
-    Raises ValueError for every fault of the inputs (the file and what is allowed), and when `out` holds something else.
+    Raises ValueError for every fault of the inputs (the file and what is allowed), when `out` holds something else, and
+    at once when another process is packing to it.
     """
     settings = settings or PackSettings()
     target = local_folder(out)
     record = describe_inputs(inputs, settings, files)
-    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
+    if _holds_something(target):
         return _already_packed(target, record)
     sources, table = open_inputs(inputs, files)
-    with work_folder(target.with_name(f".{target.name}.partial"), record) as folder:
-        work = start_work(folder, sources, table, settings, files=files, run_jobs=run_jobs, progress=progress)
-        read_sources(work)
-        manifest = write_pack(work, inputs, settings)
-        shutil.rmtree(work.scratch)
-        write_manifest(manifest, folder)
-        os.replace(folder, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with alone(target.with_name(f".{target.name}.lock"), f"{target}: another process is packing to it"):
+        if _holds_something(target):  # it was packed meanwhile
+            return _already_packed(target, record)
+        with work_folder(target.with_name(f".{target.name}.partial"), record) as folder:
+            work = start_work(folder, sources, table, settings, files=files, run_jobs=run_jobs, progress=progress)
+            read_sources(work)
+            manifest = write_pack(work, inputs, settings)
+            shutil.rmtree(work.scratch)
+            write_manifest(manifest, folder)
+            os.replace(folder, target)
     return manifest
+
+
+def _holds_something(target: Path) -> bool:
+    return target.exists() and any(target.iterdir() if target.is_dir() else [target])
 
 
 def _already_packed(target: Path, record: str) -> Manifest:

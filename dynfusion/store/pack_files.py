@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dynfusion.store.join import PLACE_PREFIX, REASON_PREFIX, Duplicates, OnDuplicate, distinct_rows, join_bucket
+from dynfusion.store.join import (
+    PLACE_PREFIX,
+    REASON_PREFIX,
+    Duplicates,
+    OnDuplicate,
+    distinct_rows,
+    join_bucket,
+    merged_rows,
+)
 from dynfusion.store.manifest import Geometry, ShardSpec
 from dynfusion.store.mapped_rows import MappedRows
 from dynfusion.store.reasons import Reason
@@ -99,7 +107,7 @@ def run_join(job: JoinJob) -> JoinedCounts:
     if not done.is_file():
         duplicates: dict[str, Duplicates] = {}
         sources = {name: _distinct(name, folders, job, duplicates) for name, folders in job.sources.items()}
-        table = _distinct("", job.table, job, duplicates)
+        table = _merged(job, duplicates)
         bucket = join_bucket(
             sources,
             table,
@@ -179,6 +187,17 @@ def _values(job: ShardJob, number: int, bucket: int, buffers: list[Any]) -> np.n
     values = read_bucket_values(list(job.sources[name]), bucket, job.dims[number], buffer=buffers[number])
     buffers[number] = values.base
     return values
+
+
+def _merged(job: JoinJob, duplicates: dict[str, Duplicates]) -> pa.Table | None:
+    """The table's rows of this bucket, each id once; says what has several values in one column."""
+    rows = read_bucket_rows(list(job.table), job.bucket)
+    if rows is None:
+        return None
+    rows, found = merged_rows(rows, job.on_duplicate)
+    if found is not None:
+        duplicates[""] = found
+    return rows
 
 
 def _with_places(rows: pa.Table) -> pa.Table:

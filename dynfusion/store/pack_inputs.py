@@ -4,13 +4,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from pydantic import Field
 
 from dynfusion.settings import Settings
 from dynfusion.store.cells import OnBad, ZeroRows
-from dynfusion.store.files import Files, name_of
+from dynfusion.store.files import Files, folder_of
 from dynfusion.store.join import OnDuplicate
 from dynfusion.store.manifest import FORMAT_VERSION, NAME_PATTERN
 from dynfusion.store.source import binary_width
@@ -60,7 +61,7 @@ class PackInputs:
     def __post_init__(self) -> None:
         if not self.modalities:
             raise ValueError("modalities: found none, at least one NAME=PATH is needed")
-        wrong = [name for name in self.modalities if not re.match(NAME_PATTERN, name)]
+        wrong = [name for name in self.modalities if not re.fullmatch(NAME_PATTERN, name)]
         if wrong:
             raise ValueError(f"modality {wrong[0]}: a name is made of letters, digits and any of _ . + -")
         if self.table is None and (self.labels or self.split_column):
@@ -103,4 +104,8 @@ def describe_inputs(inputs: PackInputs, settings: PackSettings, files: Files) ->
 
 
 def _versions(uri: str, files: Files) -> dict[str, str]:
-    return {name_of(file): files.version(file) for file in source_files(uri, files)}
+    """The version of every file by its path below the folder that all of them share."""
+    found = source_files(uri, files)
+    folders = sorted(folder_of(file).split("/") for file in found)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*folders[:1], *folders[-1:], strict=False)))
+    return {"/".join(file.split("/")[shared:]): files.version(file) for file in found}

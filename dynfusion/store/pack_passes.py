@@ -44,8 +44,12 @@ def read_sources(work: Work) -> None:
     for number, source in enumerate(work.sources):
         found = [result for (of, _), result in zip(jobs, results, strict=True) if of == number and result is not None]
         _check_source(source, found)
-    if work.table and not sum(
-        result.rows for (of, _), result in zip(jobs, results, strict=True) if of == len(work.sources) and result
+    if (
+        work.table
+        and work.table.pieces
+        and not sum(
+            result.rows for (of, _), result in zip(jobs, results, strict=True) if of == len(work.sources) and result
+        )
     ):
         raise ValueError(f"{work.table.ids_at} has no rows, at least one is needed")
 
@@ -166,9 +170,13 @@ def _check_duplicates(work: Work, joined: Sequence[JoinedCounts]) -> None:
         if found:
             raise ValueError(
                 f"{ids_at} has duplicate ids ({sum(duplicates.ids for duplicates in found)} of them, such as "
-                f"{found[0].example!r}, {found[0].times} times), each id may stand once, or --on-duplicate first or "
-                "last keeps one"
+                f"{found[0].example!r}, {found[0].times} times{_in_column(found[0].column)}), "
+                "each id may stand once, or --on-duplicate first or last keeps one"
             )
+
+
+def _in_column(column: str) -> str:
+    return f" with more than one {column}" if column else ""
 
 
 def _segments(joined: Sequence[JoinedCounts], part: int) -> Iterator[Segment]:

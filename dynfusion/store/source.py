@@ -64,7 +64,8 @@ class Piece:
 @dataclass(frozen=True)
 class OpenedFile:
     """What is known of one file of vectors before its rows are read; `ids_uri` names where its ids stand, `texts` are
-    the columns of `TEXTS` that it has."""
+    the columns of `TEXTS` that it has, `features` the names of its numbers in their order where each has a column.
+    `dim` is 0 when it has no vector that would tell."""
 
     uri: str
     ids_uri: str
@@ -72,6 +73,7 @@ class OpenedFile:
     encoder: str
     texts: tuple[str, ...]
     pieces: tuple[Piece, ...]
+    features: tuple[str, ...] = ()
 
 
 def typed(raw: np.ndarray, dtype: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dynfusion.store.columnar_files import open_columnar
 from dynfusion.store.files import LOCAL, Files, folder_of, name_of
-from dynfusion.store.npy_files import VECTORS, open_npy, open_npz
+from dynfusion.store.npy_files import FOLDER_FILES, VECTORS, open_npy, open_npz
 from dynfusion.store.source import OpenedFile, Piece
 from dynfusion.store.table_files import KINDS, SUFFIXES
 
@@ -43,6 +43,10 @@ def open_source(name: str, uri: str, *, files: Files = LOCAL, binary_dtype: str 
         missing = f"{uri.rstrip('/')}/{VECTORS} is missing" if found != [uri] else f"{uri} is of no known kind"
         raise ValueError(f"{where}: {missing}, and nothing else here ends with {', '.join(SUFFIXES)}")
     first = opened[0]
+    if not first.dim:
+        raise ValueError(
+            f"{where}: {first.uri} has vectors of no numbers or none at all, and no other file tells their width"
+        )
     for file in opened[1:]:
         if file.dim != first.dim:
             raise ValueError(f"{where}: {file.uri} has vectors of {file.dim} numbers, {first.uri} of {first.dim}")
@@ -58,16 +62,26 @@ def open_source(name: str, uri: str, *, files: Files = LOCAL, binary_dtype: str 
 
 
 def source_files(uri: str, files: Files = LOCAL) -> list[str]:
-    """Every file that may be read for this address."""
+    """Every file that may be read for this address, sorted: those it names and what counts beside them."""
     uri = uri.rstrip("/")
     found = files.find(uri)
-    beside = [] if not uri.endswith(".npy") else [near for file in found for near in files.find(_stem(file) + ".ids.*")]
+    whole = found and not set("*?[") & set(uri) and name_of(found[0]) != name_of(uri)  # a folder: all beside is in it
+    beside = [] if whole else [near for file in found if file.endswith(".npy") for near in _beside(file, files)]
     return sorted({*found, *beside})
+
+
+def _beside(uri: str, files: Files) -> list[str]:
+    """The files there are beside a `.npy` file that say more about its rows."""
+    if name_of(uri) == VECTORS:
+        counting = {f"{folder_of(uri)}/{name}" for name in FOLDER_FILES}
+        return sorted(counting.intersection(files.find(folder_of(uri))))
+    return [*files.find(_stem(uri) + ".ids.npy"), *files.find(_stem(uri) + ".ids.txt")]
 
 
 def _open_all(where: str, found: Sequence[str], files: Files, binary_dtype: str) -> list[OpenedFile]:
     folders = {folder_of(uri) for uri in found if name_of(uri) == VECTORS}
-    opened = []
+    opened: list[OpenedFile] = []
+    like: OpenedFile | None = None
     for uri in found:
         suffix = uri.rpartition(".")[2].lower()
         if name_of(uri) == VECTORS:
@@ -80,8 +94,13 @@ def _open_all(where: str, found: Sequence[str], files: Files, binary_dtype: str)
         elif suffix == "npz":
             opened.append(open_npz(where, uri, files))
         elif suffix in KINDS:
-            opened.append(open_columnar(where, uri, files, binary_dtype=binary_dtype))
-    return opened
+            opened.append(open_columnar(where, uri, files, binary_dtype=binary_dtype, like=like))
+        if opened and opened[-1].dim and (like is None or (opened[-1].features and not like.features)):
+            like = opened[-1]
+    return [
+        file if file.dim or not like else open_columnar(where, file.uri, files, binary_dtype=binary_dtype, like=like)
+        for file in opened
+    ]
 
 
 def _folder_ids(folder: str, files: Files) -> str:

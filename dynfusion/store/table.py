@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynfusion.store.files import LOCAL, Files
 from dynfusion.store.source import TEXTS, Chunk, Piece, blank_to_null
-from dynfusion.store.table_files import Read, open_table
+from dynfusion.store.table_files import Read, check_once, open_table
+from dynfusion.store.texts import as_text
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def open_metadata(
         missing = [name for name in wanted if name not in schema.names]
         if missing:
             raise ValueError(f"table {file}: no column {', '.join(missing)}, found {', '.join(schema.names)}")
+        check_once(f"table {file}", schema, [*wanted, *TEXTS])
         here = {name: pa.string() for name in TEXTS if name in schema.names}
         here |= {name: _label_type(schema.field(name).type, f"table {file}, column {name}") for name in labels}
         if split_column:
@@ -61,16 +64,17 @@ def _read(
 ) -> Iterator[Chunk]:
     for batch in read(files, chunk_rows):
         texts = {
-            name: _text(batch.column(name))
+            name: _text(batch.column(name), f"table {uri}, column {name},", numbers="any")
             if kind == pa.string()
             else _number(batch.column(name), f"table {uri}, column {name}")
             for name, kind in columns.items()
         }
-        yield Chunk(_text(batch.column(id_column)), None, None, texts)
+        ids = _text(batch.column(id_column), f"table {uri}, column {id_column},", numbers="whole")
+        yield Chunk(ids, None, None, texts)
 
 
-def _text(column: pa.Array) -> pa.Array:
-    return blank_to_null(column.cast(pa.string()))
+def _text(column: pa.Array, where: str, *, numbers: Literal["whole", "any"]) -> pa.Array:
+    return blank_to_null(as_text(column, where, numbers=numbers))
 
 
 def _label_type(kind: pa.DataType, where: str) -> pa.DataType:

@@ -1,6 +1,10 @@
 """Parquet, Arrow IPC (Feather) and CSV files as columns, read piece by piece."""
 
+import io
+import mmap
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
@@ -14,7 +18,11 @@ from dynfusion.store.files import Files
 from dynfusion.store.source import PIECE_BYTES, first_line
 
 _CSV_BLOCK_BYTES = 1 << 23
+_WHOLE_GROUP_BYTES = 8 << 20
+_PARQUET_BYTES = 16 << 20
 _MAGIC = b"ARROW1"
+_MISSING = [*pa.csv.ConvertOptions().null_values, "None"]
+"""What stands for no number in a CSV file."""
 
 Read = Callable[[Files, int], Iterator[pa.RecordBatch]]
 """Batches of the wanted columns, at most so many rows each (an Arrow file keeps its own batches)."""
@@ -51,6 +59,13 @@ def open_table(
             raise ValueError(f"{where}: {uri} is {name}{note}, {first_line(error)}") from None
 
 
+def check_once(where: str, schema: pa.Schema, names: Sequence[str]) -> None:
+    """Raises ValueError for a column that stands more than once."""
+    for name, times in Counter(schema.names).items():
+        if times > 1 and name in names:
+            raise ValueError(f"{where} has the column {name} {times} times, each may stand once")
+
+
 def _opener(where: str, uri: str) -> tuple[str, Callable[..., tuple[pa.Schema, tuple[TablePiece, ...]]]]:
     suffix = uri.rpartition(".")[2].lower()
     if suffix not in KINDS:
@@ -75,8 +90,16 @@ def _open_parquet(uri: str, file: BinaryIO, **_: Any) -> tuple[pa.Schema, tuple[
 
 
 def _read_parquet(uri: str, groups: Sequence[int], files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
+    """Small row groups are read whole; of a large one's columns, each through a buffer of its own. Far away, that would
+    fetch many columns over and over: there they are read whole."""
     with files.open(uri) as file:
-        yield from pq.ParquetFile(file).iter_batches(chunk_rows, row_groups=list(groups), use_threads=False)
+        meta = pq.read_metadata(file)
+        largest = max(meta.row_group(group).total_byte_size for group in groups)
+        buffer = min(max(_PARQUET_BYTES // meta.num_columns, 1 << 14), 1 << 20)
+        if largest <= _WHOLE_GROUP_BYTES or (buffer < 1 << 20 and not _is_local(file)):
+            buffer = 0
+        parquet = pq.ParquetFile(file, metadata=meta, buffer_size=buffer, pre_buffer=False)
+        yield from parquet.iter_batches(chunk_rows, row_groups=list(groups), use_threads=False)
 
 
 def _open_arrow(uri: str, file: BinaryIO, **_: Any) -> tuple[pa.Schema, tuple[TablePiece, ...]]:
@@ -98,19 +121,51 @@ def _open_arrow(uri: str, file: BinaryIO, **_: Any) -> tuple[pa.Schema, tuple[Ta
 
 
 def _read_arrow(uri: str, start: int, stop: int, files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
-    with files.open(uri) as file:
-        reader = pa.ipc.open_file(file)
+    with _mapped(uri, files) as (source, forget):
+        reader = pa.ipc.open_file(source)
         for number in range(start, stop):
-            batch = reader.get_batch(number)
-            for first in range(0, batch.num_rows, chunk_rows):
-                yield batch.slice(first, chunk_rows)
+            yield from _slices(reader.get_batch(number), chunk_rows, forget)
 
 
 def _read_stream(uri: str, files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
+    with _mapped(uri, files) as (source, forget):
+        for batch in pa.ipc.open_stream(source):
+            yield from _slices(batch, chunk_rows, forget)
+
+
+def _slices(batch: pa.RecordBatch, chunk_rows: int, forget: Callable[[], None]) -> Iterator[pa.RecordBatch]:
+    for first in range(0, batch.num_rows, chunk_rows):
+        yield batch.slice(first, chunk_rows)
+        forget()
+
+
+@contextmanager
+def _mapped(uri: str, files: Files) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """What an Arrow reader reads, and a function that lets go of the pages read so far.
+
+    A local file is mapped: an uncompressed batch, however large, then takes only what is looked at. Any other is read,
+    and so is a compressed batch: whole.
+    """
     with files.open(uri) as file:
-        for batch in pa.ipc.open_stream(file):
-            for first in range(0, batch.num_rows, chunk_rows):
-                yield batch.slice(first, chunk_rows)
+        if not _is_local(file):
+            yield file, _nothing
+            return
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        yield pa.BufferReader(pa.py_buffer(pages)), partial(_forget, pages)
+
+
+def _is_local(file: BinaryIO) -> bool:
+    return isinstance(getattr(file, "raw", None), io.FileIO)
+
+
+def _forget(pages: mmap.mmap) -> None:
+    """The file keeps what they hold: whoever looks again gets it from there."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _nothing() -> None:
+    """What was read is let go of without being told."""
 
 
 def _open_csv(
@@ -141,9 +196,7 @@ def _looks(file: BinaryIO, texts: Sequence[str]) -> dict[str, pa.DataType]:
 
 def _wider(found: pa.DataType, column: pa.Array) -> pa.DataType:
     """The type that holds what was found before and these texts: true/false, numbers, else text."""
-    known = column.filter(
-        pc.invert(pc.is_in(column, pa.array(["", "NA", "NaN", "nan", "null", "NULL", "N/A", "None"])))
-    )
+    known = column.filter(pc.invert(pc.is_in(column, pa.array(_MISSING))))
     if not len(known):
         return found
     for kind in (pa.bool_(), pa.float64()):
@@ -160,7 +213,7 @@ def _wider(found: pa.DataType, column: pa.Array) -> pa.DataType:
 
 def _read_csv(uri: str, types: dict[str, pa.DataType], files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
     read = pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False)
-    convert = pa.csv.ConvertOptions(column_types=types)
+    convert = pa.csv.ConvertOptions(column_types=types, null_values=_MISSING)
     try:
         with files.open(uri) as file:
             for batch in pa.csv.open_csv(file, read_options=read, convert_options=convert):

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.store.manifest import Manifest
+from dynfusion.verbs.printable import printable
 
 
 def inspect(uri: str, *, as_json: bool = False) -> None:
@@ -26,13 +27,13 @@ def inspect(uri: str, *, as_json: bool = False) -> None:
     for spec in manifest.modalities:
         reasons = ", ".join(f"{reason} {count}" for reason, count in manifest.absent[spec.name].items())
         rate = f"{spec.present_rows / manifest.rows:.1%}"
-        table.add_row(spec.name, str(spec.dim), rate, reasons or "-", spec.encoder or "-")
+        table.add_row(spec.name, str(spec.dim), rate, reasons or "-", printable(spec.encoder or "-"))
     console.print(table)
     columns = [*manifest.label_columns, *([manifest.split_column] if manifest.split_column else [])]
     print(f"rows         {manifest.rows} training, {manifest.holdout_rows} held out, {manifest.dropped_rows} dropped")
     print(f"files        {len(manifest.files) + 1}, {_total_bytes(manifest) / 1e6:.1f} MB")
     print(f"order        {manifest.lanes} lanes, blocks of {manifest.block_rows} rows, pack seed {manifest.pack_seed}")
-    print(f"labels       {', '.join(columns) or '-'}")
+    print(f"labels       {printable(', '.join(columns) or '-')}")
     print(f"fingerprint  {manifest.fingerprint}")
 
 

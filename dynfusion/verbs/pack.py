@@ -12,7 +12,7 @@ from dynfusion.store.extend import extend as extend_dataset
 from dynfusion.store.files import Files
 from dynfusion.store.manifest import Manifest
 from dynfusion.store.pack import pack as pack_dataset
-from dynfusion.store.pack_inputs import PackInputs, PackSettings
+from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.verbs.display import progress
 
@@ -54,6 +54,9 @@ def pack(
                 inputs, out=folder, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
             )
 
+        def put(uri: str) -> Manifest:
+            return pack_to_store(pack_at, uri, describe_inputs(inputs, checked, ANYWHERE))
+
         def extend_at(base: str, folder: Path | None, files: Files) -> str:
             return extend_dataset(
                 inputs, base, out=folder, settings=checked, progress=advance, files=files, run_jobs=run_jobs
@@ -65,7 +68,7 @@ def pack(
             manifest = open_dataset(address).manifest
         else:
             address = str(out)
-            manifest = pack_to_store(pack_at, address) if is_s3(address) else pack_at(address)
+            manifest = put(address) if is_s3(address) else pack_at(address)
     print(
         f"{address}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "
         f"{manifest.dropped_rows} dropped because no modality is present, of {', '.join(manifest.names)}"

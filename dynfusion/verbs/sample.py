@@ -8,6 +8,7 @@ from dynfusion.edges.datasets import open_dataset
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.join import REASON_PREFIX
 from dynfusion.store.reasons import Reason
+from dynfusion.verbs.printable import printable
 
 _NUMBERS = 5
 
@@ -22,8 +23,8 @@ def sample(uri: str, *, rows: int = 5, seed: int = 0) -> list[dict[str, Any]]:
     dataset = open_dataset(uri)
     found = sample_rows(dataset, rows=rows, seed=seed)
     for row in found:
-        known = {name: value for name, value in row["known"].items() if value is not None}
-        print(f"row {row['row']}: {', '.join(f'{name} {value}' for name, value in known.items())}")
+        known = [printable(f"{name} {value}") for name, value in row["known"].items() if value is not None]
+        print(f"row {row['row']}: {', '.join(known)}")
         for name, text in row["modalities"].items():
             print(f"  {name:<{max(map(len, dataset.manifest.names))}}  {text}")
     return found

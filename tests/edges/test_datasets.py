@@ -1,17 +1,20 @@
 """The verbs on s3:// addresses give what they give on folders."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dynfusion.edges.datasets import extend_in_store, open_dataset, upload, verify
+from dynfusion.edges.datasets import extend_in_store, open_dataset, pack_to_store, upload, verify
 from dynfusion.store import dataset as local
 from dynfusion.store.extend import extend
-from dynfusion.store.files import Files
-from dynfusion.store.pack_inputs import PackInputs
+from dynfusion.store.files import LOCAL, Files
+from dynfusion.store.manifest import Manifest
+from dynfusion.store.pack import pack as pack_here
+from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs
 from dynfusion.verbs import inspect as inspecting
 from dynfusion.verbs.pack import pack
 from dynfusion.verbs.sample import sample
@@ -60,6 +63,62 @@ def test_a_pack_on_a_store_is_the_local_one_byte_for_byte_with_the_manifest_last
     capsys.readouterr()
     assert verify_verb(at(endpoint, "packed")) == []
     assert f"all {len(here.files)} files are right" in capsys.readouterr().out
+
+
+def test_a_taken_address_is_seen_before_anything_is_packed(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    inputs, place = PackInputs(write_sources(tmp_path / "sources", 100)), at(endpoint, "taken")
+    record = describe_inputs(inputs, PackSettings(), LOCAL)
+
+    def never(folder: Path) -> Manifest:
+        raise AssertionError("nothing is packed")
+
+    first = pack_to_store(lambda folder: pack_here(inputs, out=folder), place, record)
+    assert pack_to_store(never, place, record) == first
+    for other in (None, describe_inputs(inputs, PackSettings(seed=1), LOCAL)):
+        with pytest.raises(ValueError, match=r"taken.*: already holds another data set"):
+            pack_to_store(never, place, other)
+    assert not list(tmp_path.glob("dynfusion-*"))
+
+
+def test_a_pack_whose_address_is_taken_meanwhile_stays_in_a_folder_of_the_user_s_own(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    inputs, place = PackInputs(write_sources(tmp_path / "sources", 100)), at(endpoint, "late")
+    theirs = pack_here(inputs, out=tmp_path / "theirs", settings=PackSettings(seed=1))
+
+    def overtaken(folder: Path) -> Manifest:
+        with pytest.raises(ValueError, match=r"late.*: another process is packing to it"):
+            pack_to_store(lambda other: theirs, place)
+        upload(tmp_path / "theirs", place)
+        return pack_here(inputs, out=folder)
+
+    with pytest.raises(ValueError, match=r"already holds another data set.*; what was packed stays in /") as raised:
+        pack_to_store(overtaken, place)
+    kept = Path(str(raised.value).rpartition(" ")[2])
+    assert verify(kept) == []
+    assert (kept.parent.stat().st_mode & 0o777, kept.parent.parent) == (0o700, tmp_path)
+    assert f"-{os.getuid()}-" in kept.parent.name
+    assert open_dataset(place).manifest == theirs
+
+
+def test_a_folder_that_others_can_enter_is_not_packed_in(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+
+    def swap(folder: Path) -> Manifest:
+        raise KeyError(folder.parent.name)
+
+    with pytest.raises(KeyError) as raised:
+        pack_to_store(swap, at(endpoint, "guarded"))
+    (tmp_path / str(raised.value.args[0])).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="another user can write here, set TMPDIR to a folder of your own"):
+        pack_to_store(swap, at(endpoint, "guarded"))
 
 
 def halves(folder: Path, rows: int) -> list[dict[str, Path]]:

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dynfusion.store import pack_plan
@@ -172,5 +174,40 @@ def test_memory_stays_within_its_setting_whatever_the_input(tmp_path: Path, rows
     (tmp_path / "a" / "ids.txt").write_text("".join(f"{number:09d}\n" for number in range(rows)))
     assert (values.nbytes <= pack_plan.mappable_bytes(memory_bytes)) == fits
     peak, packed = pack_in_process(tmp_path / "a", tmp_path / "packed", memory_bytes)
+    assert packed == rows
+    assert peak < memory_bytes
+
+
+def one_parquet_group(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, path, row_group_size=len(table), use_dictionary=False, compression="none")
+    assert pq.ParquetFile(path).num_row_groups == 1
+
+
+def one_arrow_batch(path: Path, table: pa.Table) -> None:
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    with pa.memory_map(str(path)) as source:
+        assert pa.ipc.open_file(source).num_record_batches == 1
+
+
+def one_stream_batch(path: Path, table: pa.Table) -> None:
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("a.parquet", one_parquet_group), ("a.arrow", one_arrow_batch), ("stream.arrow", one_stream_batch)],
+)
+def test_memory_stays_within_its_setting_for_a_file_in_one_piece(
+    tmp_path: Path, name: str, write: Callable[[Path, pa.Table], None]
+) -> None:
+    rows, dim, memory_bytes = 131_072, 768, 384 << 20
+    noise = np.random.default_rng(0).standard_normal((4096, dim), np.float32)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.tile(noise, (rows // len(noise), 1)).reshape(-1)), dim)
+    write(tmp_path / name, pa.table({"id": [f"{number:09d}" for number in range(rows)], "v": vectors}))
+    assert (tmp_path / name).stat().st_size > memory_bytes
+    peak, packed = pack_in_process(tmp_path / name, tmp_path / "packed", memory_bytes)
     assert packed == rows
     assert peak < memory_bytes

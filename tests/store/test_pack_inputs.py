@@ -1,0 +1,67 @@
+"""What a pack remembers of its inputs: a change of anything that was read is a change of the record."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynfusion.store.files import LOCAL
+from dynfusion.store.npy_files import FOLDER_FILES
+from dynfusion.store.pack import pack
+from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs
+from tests.store.sources import write_folder
+
+VALUES = np.arange(8, dtype=np.float16).reshape(4, 2) + 1
+
+
+def record(address: Path) -> str:
+    return describe_inputs(PackInputs({"m": address}), PackSettings(), LOCAL)
+
+
+def test_a_change_in_any_of_several_folders_is_noticed(tmp_path: Path) -> None:
+    write_folder(tmp_path / "source" / "a", VALUES, list("abcd"))
+    write_folder(tmp_path / "source" / "b", VALUES, list("efgh"))
+    pack(PackInputs({"m": tmp_path / "source"}), out=tmp_path / "packed")
+    np.save(tmp_path / "source" / "a" / "embeddings.npy", VALUES * 2)
+    with pytest.raises(ValueError, match="already holds something else"):
+        pack(PackInputs({"m": tmp_path / "source"}), out=tmp_path / "packed")
+
+
+def test_ids_corrected_beside_a_named_file_are_noticed(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "source", VALUES, list("abcd")) / "embeddings.npy"
+    pack(PackInputs({"m": source}), out=tmp_path / "packed")
+    (tmp_path / "source" / "ids.txt").write_text("d\nc\nb\na\n")
+    with pytest.raises(ValueError, match="already holds something else"):
+        pack(PackInputs({"m": source}), out=tmp_path / "packed")
+
+
+@pytest.mark.parametrize("address", ["embeddings.npy", "", "emb*", "*.npy"])
+def test_all_that_counts_beside_vectors_is_in_the_record(tmp_path: Path, address: str) -> None:
+    folder = write_folder(tmp_path / "a [1]", VALUES, list("abcd"))
+    given = (tmp_path / "a*" if "*" in address else folder) / address
+    seen = {record(given)}
+    for name in FOLDER_FILES:
+        (folder / name).write_bytes(name.encode())
+        seen.add(record(given))
+    assert len(seen) == 1 + len(FOLDER_FILES)
+
+
+@pytest.mark.parametrize("address", ["x.npy", "x.*", "?.npy"])
+@pytest.mark.parametrize("beside", ["x.ids.txt", "x.ids.npy"])
+def test_the_ids_beside_an_array_are_in_the_record(tmp_path: Path, address: str, beside: str) -> None:
+    np.save(tmp_path / "x.npy", VALUES)
+    (tmp_path / beside).write_text("a\n")
+    before = record(tmp_path / address)
+    (tmp_path / beside).write_text("b\n")
+    assert record(tmp_path / address) != before
+
+
+def test_a_folder_that_moved_is_the_same_and_files_go_by_their_path_below_it(tmp_path: Path) -> None:
+    for name, ids in (("a", "abcd"), ("b", "efgh")):
+        write_folder(tmp_path / "source" / name, VALUES, list(ids))
+    before = record(tmp_path / "source")
+    assert {"a/embeddings.npy", "b/embeddings.npy", "b/ids.txt"} < set(json.loads(before)["modalities"][0][1])
+    (tmp_path / "source").rename(tmp_path / "moved")
+    assert record(tmp_path / "moved") == before
+    assert record(tmp_path / "moved" / "*" / "embeddings.npy") == before
