@@ -150,6 +150,8 @@ def shared_cosine(context: Context) -> Float[Tensor, " one"]:
     themselves is undefined; uncentred, two non-negative vectors start at .999 and the term says nothing.
     """
     visible = context.batch.visible
+    if visible.shape[1] < 2:
+        return context.fused.fused.new_zeros(1)
     cosines = pair_cosines(context.fused.saliencies)
     both = torch.stack([visible[:, a] & visible[:, b] for a, b in combinations(range(visible.shape[1]), 2)], dim=1)
     return torch.where(both, cosines.square(), torch.zeros_like(cosines)).sum()[None]

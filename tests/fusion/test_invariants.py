@@ -1,5 +1,7 @@
 """The invariants of the mathematics, as properties over random batches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -132,6 +134,15 @@ def test_no_data_gives_exactly_zero_gradient_and_says_so(preset: str) -> None:
     reading = made.read(made(bare)[0].detach(), counts)
     assert reading.terms["reconstruction"] is None
     assert reading.terms["entropy"] is None
+
+
+@pytest.mark.parametrize("preset", ["robust", "paper"])
+def test_a_single_modality_trains(preset: str) -> None:
+    made = FusionObjective(network({"a": 7}), objective(preset).settings).double()
+    clean = batch(16, widths={"a": 7})
+    loss, gradients = loss_and_gradients(made, [replace(clean, hidden=torch.zeros_like(clean.hidden))])
+    assert loss > 0
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
 def test_a_group_is_never_split_over_micro_batches() -> None:
