@@ -18,6 +18,7 @@ from dynfusion.store.extension_base import (
     Base,
     keeping_full_shards,
     kept_of,
+    known_of,
     open_base,
     share_ids,
     with_pooled_rows,
@@ -74,7 +75,8 @@ def extend(
         if not made and not (out is not None and _is_made(str(out), number, record, LOCAL)):
             if out is not None:
                 (out / _manifest_name(number)).unlink(missing_ok=True)  # made of other inputs and never taken away
-            sources, table = open_inputs(inputs, files)
+            named = (*whole.manifest.label_columns, *filter(None, [whole.manifest.split_column]))
+            sources, table = open_inputs(inputs, files, known=known_of(whole, str(base)), elsewhere=named)
             _check_sources(whole.manifest, sources, str(base))
             with work_folder(target / f".manifest-{number}.partial", record) as folder:
                 start = partial(

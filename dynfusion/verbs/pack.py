@@ -10,11 +10,12 @@ from dynfusion.edges.s3_files import ANYWHERE
 from dynfusion.settings import build
 from dynfusion.store.extend import extend as extend_dataset
 from dynfusion.store.files import Files
-from dynfusion.store.manifest import Manifest
+from dynfusion.store.manifest import Manifest, ModalitySpec
 from dynfusion.store.pack import pack as pack_dataset
 from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.verbs.display import progress
+from dynfusion.verbs.printable import printable
 
 
 def pack(
@@ -73,7 +74,15 @@ def pack(
         f"{address}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "
         f"{manifest.dropped_rows} dropped because no modality is present, of {', '.join(manifest.names)}"
     )
+    for spec in manifest.modalities:
+        print(printable(_modality_line(spec, manifest.rows)))
     return manifest
+
+
+def _modality_line(spec: ModalitySpec, rows: int) -> str:
+    """What a modality is, so that a column that does not belong is seen."""
+    named = f", columns {spec.features[0]} to {spec.features[-1]}" if spec.features else ""
+    return f"  {spec.name}: {spec.dim} numbers{named}, present in {spec.present_rows / rows:.1%} of the training rows"
 
 
 def parse_modalities(texts: Sequence[str]) -> dict[str, str]:

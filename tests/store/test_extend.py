@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,11 +211,11 @@ def test_of_two_extensions_at_once_the_second_is_told_and_then_gets_the_next_num
     one, other = (sources(tmp_path / str(at), slice(at, at + 50)) for at in (100, 150))
     begun, go_on, made = threading.Event(), threading.Event(), list[str]()
 
-    def slowly(inputs: PackInputs, files: Files) -> object:
+    def slowly(inputs: PackInputs, files: Files, **more: Any) -> object:
         if inputs is one:
             begun.set()
             assert go_on.wait(60)
-        return open_inputs(inputs, files)
+        return open_inputs(inputs, files, **more)
 
     monkeypatch.setattr(extending, "open_inputs", slowly)
     first = threading.Thread(target=lambda: made.append(extend(one, place, settings=SETTINGS)))
@@ -239,10 +240,10 @@ def test_a_manifest_that_appears_meanwhile_is_never_replaced(tmp_path: Path, mon
     pack(sources(tmp_path / "old", slice(0, 100)), out=place, settings=SETTINGS)
     new = sources(tmp_path / "new", slice(100, 200))
 
-    def meanwhile(inputs: PackInputs, files: Files) -> object:
+    def meanwhile(inputs: PackInputs, files: Files, **more: Any) -> object:
         (place / "manifest-1.json").write_text("of a machine that sees no lock")
         (place / "inputs-1.json").write_text("other")
-        return open_inputs(inputs, files)
+        return open_inputs(inputs, files, **more)
 
     monkeypatch.setattr(extending, "open_inputs", meanwhile)
     before = bytes_of(place)
