@@ -102,9 +102,10 @@ def with_pooled_rows(base: Base, sources: Sequence[Source], table: Table | None)
     columns = {**base.columns, **(table.columns if table else {})}
     texts_of_old = text_pieces(base.folder, sidecars, list(base.columns))
     if table is not None:
-        table = Table(table.uri, table.ids_at, columns, (*texts_of_old, *table.pieces))
+        split = table.split_column or old.split_column
+        table = Table(table.uri, table.ids_at, columns, (*texts_of_old, *table.pieces), split)
     else:  # without pieces too: the new shards have the columns of the old
-        table = Table(base.folder, f"table {base.folder}", columns, texts_of_old)
+        table = Table(base.folder, f"table {base.folder}", columns, texts_of_old, old.split_column)
     return [*together, *given.values()], table
 
 

@@ -48,11 +48,13 @@ def pack(
         split_column=split_column,
         binary_dtype=binary_dtype,
     )
+    said: list[str] = []
+    say = said.append
     with progress("pack") as advance:
 
         def pack_at(folder: str | Path) -> Manifest:
             return pack_dataset(
-                inputs, out=folder, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
+                inputs, out=folder, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs, say=say
             )
 
         def put(uri: str) -> Manifest:
@@ -60,7 +62,7 @@ def pack(
 
         def extend_at(base: str, folder: Path | None, files: Files) -> str:
             return extend_dataset(
-                inputs, base, out=folder, settings=checked, progress=advance, files=files, run_jobs=run_jobs
+                inputs, base, out=folder, settings=checked, progress=advance, files=files, run_jobs=run_jobs, say=say
             )
 
         if extend is not None:
@@ -74,6 +76,8 @@ def pack(
         f"{address}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "
         f"{manifest.dropped_rows} dropped because no modality is present, of {', '.join(manifest.names)}"
     )
+    for sentence in said:
+        print(printable(sentence))
     for spec in manifest.modalities:
         print(printable(_modality_line(spec, manifest.rows)))
     return manifest

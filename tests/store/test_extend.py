@@ -99,7 +99,9 @@ def test_cells_for_old_rows_fill_gaps_and_twice_given_ones_are_duplicates(tmp_pa
     rest = PackInputs({"y": write_folder(tmp_path / "rest", np.full((3, 3), 2, np.float32), ["c", "d", "e"])})
     filled = extend(rest, tmp_path / "packed")
     again = PackInputs({"y": write_folder(tmp_path / "again", np.full((2, 3), 3, np.float32), ["a", "f"])})
-    with pytest.raises(ValueError, match=r"modality y: .*again has duplicate ids \(1 of them, such as 'a', 2 times"):
+    with pytest.raises(
+        ValueError, match=r"modality y: .*again gives ids that the data set has already \(1 of them, such as 'a'\)"
+    ):
         extend(again, filled)
     last = open_dataset(extend(again, filled, settings=PackSettings(on_duplicate="last")))
     assert last.uri.endswith("manifest-2.json")
@@ -160,7 +162,9 @@ def test_only_another_value_of_a_label_is_a_duplicate(labelled: tuple[Path, Pack
     table = folder.parent / "changed.csv"
     table.write_text("id,y,z\na,1,10\nb,2,20\nc,4,\nx,,30\n")
     changed = PackInputs(new.modalities, table=table, labels=("y", "z"))
-    with pytest.raises(ValueError, match=r"duplicate ids \(1 of them, such as 'c', 2 times with more than one y\)"):
+    with pytest.raises(
+        ValueError, match=r"gives ids with another y that the data set has already \(1 of them, such as 'c'\)"
+    ):
         extend(changed, folder)
     for rule, y in (("first", 3), ("last", 4)):
         found = known(extend(changed, folder, settings=PackSettings(on_duplicate=rule)))
