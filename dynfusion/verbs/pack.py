@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dynfusion.edges.datasets import extend_in_store, open_dataset, pack_to_store
+from dynfusion.edges.datasets import extend_in_store, manifests_beside, open_dataset, pack_to_store
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.edges.s3_files import ANYWHERE
 from dynfusion.settings import build
@@ -15,6 +15,7 @@ from dynfusion.store.pack import pack as pack_dataset
 from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.verbs.display import progress
+from dynfusion.verbs.lineage import extension_lines
 from dynfusion.verbs.printable import printable
 
 
@@ -76,6 +77,8 @@ def pack(
         f"{address}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "
         f"{manifest.dropped_rows} dropped because no modality is present, of {', '.join(manifest.names)}"
     )
+    if extend is not None:
+        said += extension_lines(*manifests_beside(address))
     for sentence in said:
         print(printable(sentence))
     for spec in manifest.modalities:
