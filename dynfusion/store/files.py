@@ -42,7 +42,7 @@ def name_of(uri: str) -> str:
 def _local(uri: str) -> str:
     scheme, found, rest = uri.partition("://")
     if found and scheme != "file":
-        raise ValueError(f"{uri}: only local files and file:// addresses are read here, not {scheme}://")
+        raise ValueError(f"{uri}: found {scheme}://, known are local paths, file:// and s3:// addresses")
     return rest if found else uri
 
 

@@ -141,6 +141,8 @@ def local_folder(uri: str | Path) -> Path:
     scheme, found, rest = text.partition("://")
     if not found:
         return Path(text)
+    if scheme not in ("file", "s3"):
+        raise ValueError(f"{text}: found {scheme}://, known are local folders, file:// and s3:// addresses")
     if scheme != "file":
         raise ValueError(f"{text}: allowed is a local folder or a file:// address, not {scheme}://")
     return Path(rest)

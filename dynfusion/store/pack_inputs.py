@@ -18,6 +18,7 @@ from dynfusion.store.source import OpenedFile, binary_width
 from dynfusion.store.sources import Source, open_source, source_files
 from dynfusion.store.table import Table, open_metadata
 
+LEAST_MEMORY_BYTES = 384 << 20
 _RESERVED = {"id", "smiles", "group"}
 
 
@@ -40,7 +41,9 @@ class PackSettings(Settings):
     )
     lanes: int | None = Field(default=None, ge=1, description="lanes of the order; chosen by size when None")
     shard_bytes: int = Field(default=192 << 20, ge=1, description="embeddings in one shard, about")
-    memory_bytes: int = Field(default=2 << 30, ge=384 << 20, description="of the process, about, whatever the input")
+    memory_bytes: int = Field(
+        default=2 << 30, ge=LEAST_MEMORY_BYTES, description="of the process, about; docs/data.md has the exceptions"
+    )
     threads: int | None = Field(default=None, ge=1, description="jobs at a time; one a core when None")
 
 

@@ -19,6 +19,7 @@ from dynfusion.store.pack_files import (
 from dynfusion.store.pack_notes import tell_of_table
 from dynfusion.store.pack_plan import rows_known
 from dynfusion.store.pack_work import Work
+from dynfusion.store.printable import printable
 from dynfusion.store.scatter import Scattered, ScatterJob, read_scattered, scatter, shuffle_key
 from dynfusion.store.sidecar import SidecarWriter
 from dynfusion.store.sources import Source
@@ -160,7 +161,8 @@ def _scatter_jobs(work: Work) -> Iterator[tuple[int, ScatterJob]]:
 def _check_source(source: Source, found: Sequence[Scattered]) -> None:
     if source.pieces and not sum(result.rows for result in found):
         raise ValueError(f"{source.ids_at} has no rows, at least one is needed")
-    bad, ids = sum(result.bad for result in found), [name for result in found for name in result.bad_ids][:3]
+    bad = sum(result.bad for result in found)
+    ids = [printable(name) for result in found for name in result.bad_ids][:3]
     if bad:
         raise ValueError(
             f"modality {source.name}: {bad} rows of {source.uri} have NaN, infinity or numbers beyond float16's 65504 "

@@ -8,8 +8,8 @@ from rich.table import Table
 
 from dynfusion.edges.datasets import manifests_beside, open_dataset
 from dynfusion.store.manifest import Manifest, ModalitySpec
+from dynfusion.store.printable import printable
 from dynfusion.verbs.lineage import base_of, entries, others_text
-from dynfusion.verbs.printable import printable
 
 
 def inspect(uri: str, *, as_json: bool = False) -> None:

@@ -12,11 +12,11 @@ from dynfusion.store.extend import extend as extend_dataset
 from dynfusion.store.files import Files
 from dynfusion.store.manifest import Manifest, ModalitySpec
 from dynfusion.store.pack import pack as pack_dataset
-from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs
+from dynfusion.store.pack_inputs import LEAST_MEMORY_BYTES, PackInputs, PackSettings, describe_inputs
+from dynfusion.store.printable import printable
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.verbs.display import progress
 from dynfusion.verbs.lineage import extension_lines
-from dynfusion.verbs.printable import printable
 
 
 def pack(
@@ -29,6 +29,7 @@ def pack(
     split_column: str | None = None,
     extend: str | None = None,
     binary_dtype: str = "float16",
+    memory_gb: float | None = None,
     run_jobs: RunJobs | None = None,
     **settings: Any,
 ) -> Manifest:
@@ -38,6 +39,8 @@ def pack(
     Raises ValueError for a text that is not NAME=URI, a name given twice, a setting unknown or out of range, neither or
     both of `out` and `extend`, and whatever the store refuses.
     """
+    if memory_gb is not None:
+        settings["memory_bytes"] = _memory_bytes(memory_gb)
     checked = build(PackSettings, settings)
     if (out is None) == (extend is None):
         raise ValueError("pack: give either --out for a new data set or --extend for one that is there")
@@ -84,6 +87,13 @@ def pack(
     for spec in manifest.modalities:
         print(printable(_modality_line(spec, manifest.rows)))
     return manifest
+
+
+def _memory_bytes(memory_gb: float) -> int:
+    least = LEAST_MEMORY_BYTES / (1 << 30)
+    if not least <= memory_gb < float("inf"):
+        raise ValueError(f"--memory-gb: found {memory_gb:g}, at least {least:g} is needed")
+    return round(memory_gb * (1 << 30))
 
 
 def _modality_line(spec: ModalitySpec, rows: int) -> str:
