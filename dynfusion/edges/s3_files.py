@@ -28,7 +28,9 @@ def _open(folder: S3Address | None, uri: str) -> BinaryIO:
     if not is_s3(uri):
         return LOCAL.open(uri)
     client, address = _place(folder, uri)
-    return BufferedReader(client.open(address.path, "rb", block_size=_SOURCE_BYTES), 1 << 16)
+    file = client.open(address.path, "rb", block_size=_SOURCE_BYTES)
+    file.name = str(address)  # as any open file has one
+    return BufferedReader(file, 1 << 16)
 
 
 def _find(folder: S3Address | None, uri: str) -> list[str]:

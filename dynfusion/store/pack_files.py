@@ -194,7 +194,7 @@ def _values(job: ShardJob, number: int, bucket: int, buffers: list[Any]) -> np.n
     """What the places of a modality's rows count in: the rows of its file, or the bucket's vectors in its buffer."""
     name = list(job.sources)[number]
     if name in job.mapped:
-        return job.mapped[name].rows
+        return job.mapped[name].unchanged()
     values = read_bucket_values(list(job.sources[name]), bucket, job.dims[number], buffer=buffers[number])
     buffers[number] = values.base
     return values

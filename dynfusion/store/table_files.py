@@ -2,6 +2,7 @@
 
 import io
 import mmap
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from dynfusion.store.files import Files
+from dynfusion.store.files import Files, check_unchanged, looks_of
 from dynfusion.store.source import PIECE_BYTES, first_line
 
 _CSV_BLOCK_BYTES = 1 << 23
@@ -141,7 +142,7 @@ def _slices(batch: pa.RecordBatch, chunk_rows: int, forget: Callable[[], None]) 
 
 @contextmanager
 def _mapped(uri: str, files: Files) -> Iterator[tuple[Any, Callable[[], None]]]:
-    """What an Arrow reader reads, and a function that lets go of the pages read so far.
+    """What an Arrow reader reads, and a function that lets go of the pages read so far and says when the file changed.
 
     A local file is mapped: an uncompressed batch, however large, then takes only what is looked at. Any other is read,
     and so is a compressed batch: whole.
@@ -150,8 +151,14 @@ def _mapped(uri: str, files: Files) -> Iterator[tuple[Any, Callable[[], None]]]:
         if not _is_local(file):
             yield file, _nothing
             return
+        seen = looks_of(os.fstat(file.fileno()))
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        yield pa.BufferReader(pa.py_buffer(pages)), partial(_forget, pages)
+
+        def forget() -> None:
+            check_unchanged(uri, seen, looks_of(os.fstat(file.fileno())))
+            _forget(pages)
+
+        yield pa.BufferReader(pa.py_buffer(pages)), forget
 
 
 def _is_local(file: BinaryIO) -> bool:
