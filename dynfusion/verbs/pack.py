@@ -76,17 +76,20 @@ def pack(
         else:
             address = str(out)
             manifest = put(address) if is_s3(address) else pack_at(address)
+    if extend is not None:
+        said += extension_lines(*manifests_beside(address))
+    _tell(address, manifest, said)
+    return manifest
+
+
+def _tell(address: str, manifest: Manifest, said: Sequence[str]) -> None:
+    """Print what was packed and what was found that is no error."""
     print(
         f"{address}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "
         f"{manifest.dropped_rows} dropped because no modality is present, of {', '.join(manifest.names)}"
     )
-    if extend is not None:
-        said += extension_lines(*manifests_beside(address))
-    for sentence in said:
-        print(printable(sentence))
-    for spec in manifest.modalities:
-        print(printable(_modality_line(spec, manifest.rows)))
-    return manifest
+    for line in (*said, *(_modality_line(spec, manifest.rows) for spec in manifest.modalities)):
+        print(printable(line))
 
 
 def _memory_bytes(memory_gb: float) -> int:
