@@ -103,7 +103,7 @@ Modalities = Annotated[
     typer.Option(
         "--modality",
         metavar="NAME=URI",
-        help="A folder of `embed`, .npy, .npz, Parquet, Arrow or CSV files, a folder or 'pattern*' of them; "
+        help="A folder of `embed`, .npy, .npz, Parquet, Arrow, CSV or TSV files, a folder or 'pattern*' of them; "
         "repeatable.",
     ),
 ]
@@ -144,8 +144,8 @@ MemoryGb = Annotated[
     float,
     typer.Option(
         "--memory-gb",
-        help="Memory of a process, about, whatever the input. Read whole nevertheless: an Arrow record batch that is "
-        "compressed or on S3, a Parquet row group of more than 16 columns on S3, the ids in an .npz.",
+        help="Memory of a process, about. Read whole however large: an Arrow record batch that is compressed or on S3, "
+        "a Parquet row group of more than 16 columns on S3, the ids in an .npz.",
     ),
 ]
 PackWorkers = Annotated[
@@ -175,7 +175,7 @@ def pack(
     inputs = {"modalities": modality, "table": table, "id_column": id_column, "split_column": split_column}
     inputs |= {"labels": labels.split(",") if labels else [], "binary_dtype": binary_dtype}
     rules = {"on_bad": on_bad, "on_duplicate": on_duplicate, "zero_rows": zero_rows, "holdout": holdout, "seed": seed}
-    options = {**inputs, **rules, "memory_bytes": round(memory_gb * (1 << 30)), "out": out, "extend": extend}
+    options = {**inputs, **rules, "memory_gb": memory_gb, "out": out, "extend": extend}
     if workers is None and "RAY_ADDRESS" not in os.environ:
         _call("pack", **options)
     else:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -23,7 +24,15 @@ from dynfusion.store.blocks import parse_blocks
 from dynfusion.store.extend import inputs_name
 from dynfusion.store.file_lock import alone
 from dynfusion.store.files import Files
-from dynfusion.store.manifest import MANIFEST_NAME, FileSpec, Manifest, parse_manifest, read_manifest, split_address
+from dynfusion.store.manifest import (
+    MANIFEST_NAME,
+    FileSpec,
+    Manifest,
+    local_folder,
+    parse_manifest,
+    read_manifest,
+    split_address,
+)
 from dynfusion.store.origin import CONNECTIONS, CacheSettings, Remote
 from dynfusion.store.pack_work import INPUTS_NAME
 from dynfusion.training.config import DataSettings
@@ -31,6 +40,7 @@ from dynfusion.training.sources import Sources, join
 
 _RANGE_BYTES = 12 << 20
 _UPLOADS = 4
+_MANIFEST = re.compile(r"manifest(-\d+)?\.json")
 _DOING = {"pack": "packing to", "extend": "extending"}
 
 Progress = Callable[[int, int], None]
@@ -51,6 +61,24 @@ def open_dataset(
         return local.open_dataset(uri)
     store, name = _locate(str(uri))
     return local.open_dataset(uri, Remote(store, cache, processes, name))
+
+
+def manifests_beside(uri: str | Path) -> tuple[str, dict[str, Manifest | None]]:
+    """The name of a dataset's manifest, and every manifest of its folder by name, oldest first, None where it cannot be
+    read: the dataset and its extensions."""
+    if is_s3(uri):
+        store, own = _locate(str(uri))
+        names, read = store.find(""), store.read
+    else:
+        folder, own = local_folder(uri), split_address(uri)[1]
+        names, read = [path.name for path in folder.iterdir()], lambda name: (folder / name).read_bytes()
+    found: dict[str, Manifest | None] = {}
+    for name in sorted(filter(_MANIFEST.fullmatch, names), key=lambda name: (len(name), name)):
+        try:
+            found[name] = parse_manifest(read(name), name)
+        except ValueError:
+            found[name] = None
+    return own, found
 
 
 def open_sources(data: DataSettings, *, processes: int = 1) -> Sources:

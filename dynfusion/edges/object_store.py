@@ -5,6 +5,7 @@ serves small files, listings and uploads.
 """
 
 import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -107,8 +108,28 @@ class ObjectStore:
             made = clients.generation
             return call()
 
-        renew = partial(clients.renew, lambda: made)
-        return retrying(attempt, str(where), renew=renew, deadline_seconds=self.deadline_seconds)
+        renew, reach = partial(clients.renew, lambda: made), self._reach
+        try:
+            found = retrying(
+                attempt,
+                str(where),
+                renew=renew,
+                deadline_seconds=self.deadline_seconds,
+                unreached=None if reach in clients.reached else _unreached(where),
+            )
+        except FileNotFoundError as error:
+            if "bucket does not exist" in str(error):
+                raise ValueError(f"{where}: there is no bucket {where.bucket}, make it or correct the name") from None
+            clients.reached.add(reach)
+            raise
+        clients.reached.add(reach)
+        return found
+
+
+def _unreached(where: S3Address) -> str:
+    setting = "endpoint_override in the address" if where.endpoint else "endpoint_override or AWS_ENDPOINT_URL_S3"
+    endpoint = where.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3", "the endpoint")
+    return f"{endpoint} does not answer, check {setting}"
 
 
 def _check_end(where: S3Address, size: int, stop: int) -> None:

@@ -17,6 +17,7 @@ FAILURES = (OSError, BotoCoreError, ClientError, ConnectionFailure)
 _log = logging.getLogger(__name__)
 
 _TELL_AFTER_SECONDS = 5.0
+_UNREACHED_SECONDS = 30.0
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 10.0
 _NEW_CREDENTIALS = 2
@@ -27,12 +28,29 @@ _DENIED = re.compile(
 )
 
 
+_NO_CONNECTION = re.compile(
+    r"Could not connect to the endpoint|Couldn't (connect|resolve)|curlCode: [67]\b|Connection refused|"
+    r"Cannot connect to host|Name or service not known|failure in name resolution|nodename nor servname|"
+    r"No address associated"
+)
+
+
 class TooShortError(OSError):
     """A store sent fewer bytes than it was asked for."""
 
 
-def retrying(call: Callable[[], Result], what: str, *, renew: Callable[[], None], deadline_seconds: float) -> Result:
+def retrying(
+    call: Callable[[], Result],
+    what: str,
+    *,
+    renew: Callable[[], None],
+    deadline_seconds: float,
+    unreached: str | None = None,
+) -> Result:
     """What `call` returns, at once or after some failures; `renew` makes the next call use credentials read anew.
+
+    `unreached` is what to say of a server that never answered anything in this process: a wrong address is not worth
+    the whole deadline. None when it did answer.
 
     Raises FileNotFoundError when there is no such thing. Raises ValueError, one sentence that begins with `what`, when
     access stays denied or the deadline is over.
@@ -48,20 +66,22 @@ def retrying(call: Callable[[], Result], what: str, *, renew: Callable[[], None]
             seconds = time.monotonic() - started
             longest = min(_FIRST_WAIT_SECONDS * 2 ** (attempts - 1), _LONGEST_WAIT_SECONDS)
             pause = random.uniform(longest / 2, longest)
-            over = seconds + pause > deadline_seconds
+            nobody = unreached is not None and bool(_NO_CONNECTION.search(str(error)))
+            limit = min(deadline_seconds, _UNREACHED_SECONDS) if nobody else deadline_seconds
+            over = seconds + pause > limit
             if seconds > _TELL_AFTER_SECONDS and not told:
                 told = True
-                _log.warning("%s: %s; trying again for up to %.0f s", what, _first_line(error), deadline_seconds)
+                _log.warning("%s: %s; trying again for up to %.0f s", what, one_line(error), limit)
             if _is_denied(error):
                 denials += 1
                 if over or denials > _NEW_CREDENTIALS:
-                    raise ValueError(
-                        f"{what}: access is denied, {_first_line(error)}; check the credentials"
-                    ) from error
+                    raise ValueError(f"{what}: access is denied, {one_line(error)}; check the credentials") from error
                 renew()
+            elif over and nobody:
+                raise ValueError(f"{what}: {unreached}, {one_line(error)}") from error
             elif over:
                 raise ValueError(
-                    f"{what}: still failing after {attempts} attempts in {seconds:.0f} s, {_first_line(error)}"
+                    f"{what}: still failing after {attempts} attempts in {seconds:.0f} s, {one_line(error)}"
                 ) from error
         time.sleep(pause)
 
@@ -70,6 +90,7 @@ def _is_denied(error: BaseException) -> bool:
     return isinstance(error, (PermissionError, NoCredentialsError)) or bool(_DENIED.search(str(error)))
 
 
-def _first_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What a library says, as the end of a sentence."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")

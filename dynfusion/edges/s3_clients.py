@@ -35,6 +35,8 @@ class Clients:
 
     def __init__(self) -> None:
         self.generation = 0
+        self.reached: set[Reach] = set()
+        """Which have answered once."""
         self._made: dict[tuple[Any, ...], Any] = {}
         self._lock = RLock()
 

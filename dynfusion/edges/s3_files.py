@@ -5,6 +5,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dynfusion.edges.retry import FAILURES, one_line
 from dynfusion.edges.s3_address import S3Address, is_s3, parse_s3
 from dynfusion.edges.s3_clients import STALL_SECONDS, Reach, clients
 from dynfusion.store.files import LOCAL, Files
@@ -27,15 +28,26 @@ def _open(folder: S3Address | None, uri: str) -> BinaryIO:
     if not is_s3(uri):
         return LOCAL.open(uri)
     client, address = _place(folder, uri)
-    return BufferedReader(client.open(address.path, "rb", block_size=_SOURCE_BYTES), 1 << 16)
+    file = client.open(address.path, "rb", block_size=_SOURCE_BYTES)
+    file.name = str(address)  # as any open file has one
+    return BufferedReader(file, 1 << 16)
 
 
 def _find(folder: S3Address | None, uri: str) -> list[str]:
     if not is_s3(uri):
         return LOCAL.find(uri)
     client, address = _place(folder, uri)
-    found = client.glob(address.path) if "*" in address.path else client.find(address.path)
-    return sorted(f"s3://{path}" for path in found if not client.isdir(path))
+    try:
+        found = client.glob(address.path) if "*" in address.path else client.find(address.path)
+        if not found and not client.exists(address.bucket):  # a pattern finds nothing in a bucket that is not there
+            raise FileNotFoundError(address.bucket)
+        return sorted(f"s3://{path}" for path in found if not client.isdir(path))
+    except FileNotFoundError:
+        raise ValueError(f"{address}: there is no bucket {address.bucket}, correct the name or the endpoint") from None
+    except FAILURES as error:
+        raise ValueError(
+            f"{address}: cannot be listed, {one_line(error)}; check AWS_ENDPOINT_URL_S3 and the credentials"
+        ) from error
 
 
 def _version(folder: S3Address | None, uri: str) -> str:

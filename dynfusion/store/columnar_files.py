@@ -1,5 +1,6 @@
 """Vectors in Parquet, Arrow and CSV files: a list column, a binary column or one column per feature."""
 
+import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,8 @@ from dynfusion.store.table_files import Read, TablePiece, check_once, open_table
 from dynfusion.store.texts import as_text
 
 _SHOWN_NAMES = 5
+_INDEX = re.compile(r"|index|Unnamed: \d+|level_\d+|__index_level_\d+__")
+"""Names under which programs write row numbers."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,19 @@ class Shape:
 
 
 def open_columnar(
-    where: str, uri: str, files: Files, *, binary_dtype: str, like: OpenedFile | None = None
+    where: str,
+    uri: str,
+    files: Files,
+    *,
+    binary_dtype: str,
+    like: OpenedFile | None = None,
+    elsewhere: Container[str] = (),
 ) -> OpenedFile:
     """A Parquet, Arrow or CSV file with a column `id` and vectors; `binary_dtype` is the type of vectors in bytes.
 
     `like` is a file of the same modality: features are read in its order, and vectors that are all missing have its
-    width (0 without it). A row without a vector, null or all NaN, is absent, the encoder failed.
+    width (0 without it). A row without a vector, null or all NaN, is absent, the encoder failed. No feature may have a
+    name that is taken `elsewhere`: labels and the split.
 
     Raises ValueError, naming file and column, for anything that cannot be packed.
     """
@@ -41,6 +51,8 @@ def open_columnar(
         raise ValueError(f"{where}: {uri} has no column id, found {', '.join(schema.names)}")
     check_once(f"{where}: {uri}", schema, schema.names)
     shape = _find_vectors(f"{where}: {uri}", schema, binary_dtype)
+    if shape.kind == "columns":
+        _check_features(f"{where}: {uri}", shape.columns, elsewhere)
     if like and like.features and shape.kind == "columns":
         shape = replace(shape, columns=_same_features(f"{where}: {uri}", shape.columns, like))
     texts = tuple(name for name in TEXTS if name in schema.names)
@@ -60,6 +72,21 @@ def open_columnar(
     return OpenedFile(
         uri, uri, shape.dim, encoder, texts, opened, features=shape.columns if shape.kind == "columns" else ()
     )
+
+
+def _check_features(where: str, names: Sequence[str], elsewhere: Container[str]) -> None:
+    """Refuse columns that stand among the features by mistake."""
+    for name in names:
+        if name in elsewhere:
+            raise ValueError(
+                f"{where}, column {name}, is a label, the split or the id of the table and would become a feature, "
+                "write the file without it (the table keeps it)"
+            )
+        if _INDEX.fullmatch(name):
+            raise ValueError(
+                f"{where}, column {name!r}, looks like row numbers and would become a feature, write the file without "
+                "it (pandas: index=False) or, if it is a feature, under another name"
+            )
 
 
 def _same_features(where: str, names: Sequence[str], like: OpenedFile) -> tuple[str, ...]:

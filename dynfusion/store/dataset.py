@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
+from dynfusion.store.checked_blocks import CheckedBlocks
 from dynfusion.store.manifest import Manifest, local_folder, parse_manifest, read_manifest
 from dynfusion.store.order import Order, Position
 from dynfusion.store.origin import Remote
@@ -43,7 +44,8 @@ class Dataset:
 
         A row number is a position in this manifest's part "train" or "holdout"; an extension may number anew.
 
-        Raises ValueError for another part, and for row numbers or a mask that do not fit it.
+        Raises ValueError for another part, for row numbers or a mask that do not fit it, and for a block whose checksum
+        is wrong: each is checked when it is first read.
         """
         if part not in PARTS:
             raise ValueError(f"part: found {part!r}, allowed is {' or '.join(PARTS)}")
@@ -62,7 +64,9 @@ class Dataset:
             empty = {name: np.zeros((0, dim), np.float16) for name, dim in zip(names, dims, strict=True)}
             return Rows(empty, np.zeros((0, len(names)), bool), numbers)
         if self._residence is None:
-            return Rows(*_gather(self.mapped(part), names, numbers), numbers)
+            mapped = self._checked(part)
+            with mapped.held(numbers):
+                return Rows(*_gather(mapped, names, numbers), numbers)
         values = {name: np.empty((len(numbers), dim), np.float16) for name, dim in zip(names, dims, strict=True)}
         present = np.empty((len(numbers), len(names)), bool)
         for places, mapped in self._residence.pieces(part, numbers):
@@ -82,19 +86,36 @@ class Dataset:
         table = read_sidecars(folder, read)
         return table if files else table.slice(0, 0)
 
-    def part_along(self, order: Order, lanes: range, start: Position) -> MappedPart:
-        """The training rows for one reader that follows the order on these lanes from `start`; close it in the end."""
+    def part_along(self, order: Order, lanes: range, start: Position, *, check: bool = True) -> MappedPart:
+        """The training rows for one reader that follows the order on these lanes from `start`; close it in the end.
+
+        `check` has local blocks checked when they are first held; far ones always are.
+        """
         if self._residence is not None:
             return self._residence.part_along(order, lanes, start)
-        return self.mapped("train")
+        return self._checked("train") if check else self.mapped("train")
+
+    def _checked(self, part: Part) -> MappedPart:
+        if part not in self._checked_parts:
+            mapped = self.mapped(part)
+            blocks = CheckedBlocks(mapped, local_folder(self.uri), self.manifest, part)
+            self._checked_parts[part] = mapped.behind(blocks)
+        return self._checked_parts[part]
 
     def mapped(self, part: Part) -> MappedPart:
-        """The part's shards as mapped memory, opened once and kept. Raises ValueError when they are not local files."""
+        """The part's shards as mapped memory, opened once and kept, nothing checked.
+
+        Raises ValueError when they are not local files.
+        """
         return self._train if part == "train" else self._holdout
 
     @cached_property
     def _residence(self) -> Residence | None:
         return None if self.remote is None else Residence(self.remote, self.manifest)
+
+    @cached_property
+    def _checked_parts(self) -> dict[Part, MappedPart]:
+        return {}
 
     @cached_property
     def _train(self) -> MappedPart:

@@ -14,10 +14,13 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+import pyarrow as pa
+
 from dynfusion.store.extension_base import (
     Base,
     keeping_full_shards,
     kept_of,
+    known_of,
     open_base,
     share_ids,
     with_pooled_rows,
@@ -28,7 +31,7 @@ from dynfusion.store.manifest import Manifest, local_folder, write_manifest
 from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs
 from dynfusion.store.pack_manifest import Kept, write_pack
 from dynfusion.store.pack_passes import read_sources
-from dynfusion.store.pack_work import INPUTS_NAME, Progress, Work, start_work, work_folder
+from dynfusion.store.pack_work import INPUTS_NAME, Progress, Say, Work, start_work, work_folder
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.store.sources import Source
 from dynfusion.store.table import Table
@@ -45,6 +48,7 @@ def extend(
     progress: Progress | None = None,
     files: Files = LOCAL,
     run_jobs: RunJobs | None = None,
+    say: Say | None = None,
 ) -> str:
     """Add the sources' rows and modalities to the dataset at `base`; the address of the extended dataset comes back.
 
@@ -54,9 +58,10 @@ def extend(
     killed run continues.
 
     The new files are written beside the base's, or into the folder `out`, from where the caller puts them there, the
-    manifest last; `files` reads the base as well as the sources.
+    manifest last; `files` reads the base as well as the sources. `say` gets sentences about what is no error.
 
-    Raises ValueError as `pack` does, for another holdout than the base's, for a modality of another width, and at once
+    Raises ValueError as `pack` does, for another holdout, seed or block size than the base's, for a modality of another
+    width, a column of another kind, and at once
     when another process is extending the dataset.
     """
     target = local_folder(base) if out is None else out
@@ -74,11 +79,13 @@ def extend(
         if not made and not (out is not None and _is_made(str(out), number, record, LOCAL)):
             if out is not None:
                 (out / _manifest_name(number)).unlink(missing_ok=True)  # made of other inputs and never taken away
-            sources, table = open_inputs(inputs, files)
+            named = (*whole.manifest.label_columns, *filter(None, [whole.manifest.split_column]))
+            sources, table = open_inputs(inputs, files, known=known_of(whole, str(base)), elsewhere=named)
             _check_sources(whole.manifest, sources, str(base))
+            _check_columns(whole, table, str(base))
             with work_folder(target / f".manifest-{number}.partial", record) as folder:
                 start = partial(
-                    start_work, folder, settings=settings, files=files, run_jobs=run_jobs, progress=progress
+                    start_work, folder, settings=settings, files=files, run_jobs=run_jobs, progress=progress, say=say
                 )
                 work, kept = _read(folder, whole, sources, table, start=start)
                 manifest = write_pack(work, inputs, settings, kept=kept, suffix=f"-{number}")
@@ -102,6 +109,10 @@ def _settled(settings: PackSettings, old: Manifest, base: str) -> PackSettings:
     """The settings with what the base decides."""
     if settings.holdout not in (0.0, old.holdout_fraction):
         raise ValueError(f"setting holdout: found {settings.holdout}, {base} holds out {old.holdout_fraction}")
+    if settings.seed not in (0, old.pack_seed):
+        raise ValueError(f"setting seed: found {settings.seed}, {base} was shuffled by {old.pack_seed}")
+    if settings.block_rows not in (None, old.block_rows):
+        raise ValueError(f"setting block_rows: found {settings.block_rows}, {base} has blocks of {old.block_rows} rows")
     decided = {"holdout": old.holdout_fraction, "seed": old.pack_seed, "block_rows": old.block_rows}
     return settings.model_copy(update=decided)
 
@@ -164,6 +175,17 @@ def _check_sources(old: Manifest, sources: Sequence[Source], base: str) -> None:
         if spec is not None and source.encoder and spec.encoder and spec.encoder != source.encoder:
             raise ValueError(
                 f"modality {source.name}: {source.uri} was made by {source.encoder!r}, {base} by {spec.encoder!r}"
+            )
+
+
+def _check_columns(whole: Base, table: Table | None, base: str) -> None:
+    for name, kind in (table.columns if table else {}).items():
+        old = whole.columns.get(name, kind)
+        if old != kind:
+            words = {True: "numbers", False: "text"}
+            raise ValueError(
+                f"table {table.uri if table else ''}, column {name}, holds {words[pa.types.is_floating(kind)]} where "
+                f"{base} has {words[pa.types.is_floating(old)]}, give it another name or the same kind of values"
             )
 
 

@@ -18,7 +18,7 @@ from dynfusion.store.pack_work import Work
 from dynfusion.store.packed_source import dropped_pieces, sidecar_batches, sidecar_schema, text_pieces, vector_pieces
 from dynfusion.store.reasons import Reason
 from dynfusion.store.scatter import scattered_ids
-from dynfusion.store.source import TEXTS
+from dynfusion.store.source import TEXTS, OpenedFile
 from dynfusion.store.sources import Source
 from dynfusion.store.statistics import Moments, merge, moments_of, no_moments, without
 from dynfusion.store.table import Table
@@ -95,16 +95,26 @@ def with_pooled_rows(base: Base, sources: Sequence[Source], table: Table | None)
                 ids_at=f"modality {spec.name}: {uri}",
                 texts=texts,
                 pieces=(*pieces, *(new.pieces if new else ())),
+                features=spec.features,
             )
         )
     sidecars = [shard.sidecar for shard in base.pooled_shards] + ([old.dropped] if old.dropped else [])
     columns = {**base.columns, **(table.columns if table else {})}
     texts_of_old = text_pieces(base.folder, sidecars, list(base.columns))
     if table is not None:
-        table = Table(table.uri, table.ids_at, columns, (*texts_of_old, *table.pieces))
+        split = table.split_column or old.split_column
+        table = Table(table.uri, table.ids_at, columns, (*texts_of_old, *table.pieces), split)
     else:  # without pieces too: the new shards have the columns of the old
-        table = Table(base.folder, f"table {base.folder}", columns, texts_of_old)
+        table = Table(base.folder, f"table {base.folder}", columns, texts_of_old, old.split_column)
     return [*together, *given.values()], table
+
+
+def known_of(base: Base, address: str) -> dict[str, OpenedFile]:
+    """What the base says about its modalities, as if it were a file whose like is given now."""
+    return {
+        spec.name: OpenedFile(address, address, spec.dim, spec.encoder, (), (), spec.features)
+        for spec in base.manifest.modalities
+    }
 
 
 def share_ids(work: Work, base: Base) -> bool:

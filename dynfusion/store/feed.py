@@ -49,6 +49,11 @@ class FeedSettings(Settings):
         "take at most half of what is free there, while without one the page cache serves all ranks",
     )
 
+    check: bool = Field(
+        default=True,
+        description="check the checksum of every local block when it is first read; far ones always are",
+    )
+
     def shared_by(self, feeds: int) -> "FeedSettings":
         """The settings of one of several feeds that share the memory for buffers."""
         return self.model_copy(update={"slab_bytes": self.slab_bytes // feeds})
@@ -99,7 +104,7 @@ class Feed(Iterator[FeedBatch]):
         self._pending: deque[tuple[BatchBuffer, Position, Future[None]]] = deque()
         self._settling: Future[None] | None = None
         with ExitStack() as opened:
-            part = dataset.part_along(order, lanes, start)
+            part = dataset.part_along(order, lanes, start, check=settings.check)
             opened.callback(part.close)
             resident = _is_resident(part, dataset.manifest, settings, device)
             rows, dims = len(lanes) * order.lane_batch_rows, dataset.manifest.dims

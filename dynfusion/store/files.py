@@ -29,6 +29,24 @@ class Files:
     path: Callable[[str], Path | None]
 
 
+Looks = tuple[int, int]
+"""Size and time of change in nanoseconds of a file on disk: when they differ, it may be another."""
+
+
+def looks_of(status: os.stat_result) -> Looks:
+    """How a file looks."""
+    return status.st_size, status.st_mtime_ns
+
+
+def check_unchanged(uri: str, seen: Looks, now: Looks) -> None:
+    """Raises ValueError when a file looks otherwise than it did."""
+    if seen != now:
+        raise ValueError(
+            f"{uri}: it changed while it was being packed, from {seen[0]} to {now[0]} bytes or by its time of change; "
+            "pack again when whatever writes it is done"
+        )
+
+
 def folder_of(uri: str) -> str:
     """The address of the folder that a file lies in."""
     return uri.rpartition("/")[0]
@@ -42,7 +60,7 @@ def name_of(uri: str) -> str:
 def _local(uri: str) -> str:
     scheme, found, rest = uri.partition("://")
     if found and scheme != "file":
-        raise ValueError(f"{uri}: only local files and file:// addresses are read here, not {scheme}://")
+        raise ValueError(f"{uri}: found {scheme}://, known are local paths, file:// and s3:// addresses")
     return rest if found else uri
 
 

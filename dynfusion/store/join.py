@@ -23,31 +23,38 @@ PLACE_PREFIX = "place:"
 @dataclass(frozen=True)
 class Duplicates:
     """How many ids a source has more than once, and one of them with its times; in a table, a column in which that one
-    has several values."""
+    has several values. `known` of them are given again to a dataset that has them already, then the example is one."""
 
     ids: int
     example: str
     times: int
     column: str = ""
+    known: int = 0
 
 
 def distinct_rows(
-    ids: pa.Array, on_duplicate: OnDuplicate
+    ids: pa.Array, on_duplicate: OnDuplicate, *, known_rows: int = 0
 ) -> tuple[Int64[np.ndarray, " ids"] | None, Duplicates | None]:
-    """The first or last row of every id (None when each stands once), and what stands more than once."""
+    """The first or last row of every id (None when each stands once), and what stands more than once.
+
+    The first `known_rows` are those of a dataset that is extended.
+    """
     if pc.count_distinct(ids).as_py() == len(ids):
         return None, None
     rows = pa.table({"id": ids, "row": np.arange(len(ids))})
     found = rows.group_by("id").aggregate([("row", "min"), ("row", "max"), ("row", "count")])
     repeated = found.filter(pc.greater(found["row_count"], 1)).sort_by("id")
-    first = repeated.slice(0, 1).to_pylist()[0]
+    known = repeated.filter(pc.less(repeated["row_min"], known_rows))
+    first = (known if len(known) else repeated).slice(0, 1).to_pylist()[0]
     kept = np.sort(found["row_max" if on_duplicate == "last" else "row_min"].to_numpy())
-    return kept, Duplicates(len(repeated), first["id"], first["row_count"])
+    return kept, Duplicates(len(repeated), first["id"], first["row_count"], known=len(known))
 
 
-def merged_rows(rows: pa.Table, on_duplicate: OnDuplicate) -> tuple[pa.Table, Duplicates | None]:
+def merged_rows(
+    rows: pa.Table, on_duplicate: OnDuplicate, *, known_rows: int = 0
+) -> tuple[pa.Table, Duplicates | None]:
     """A table's rows with every id once: in each column its first value that is not null (its last under "last"); and
-    what has several values there."""
+    what has several values there. The first `known_rows` are those of a dataset that is extended."""
     if pc.count_distinct(rows["id"]).as_py() == len(rows):
         return rows, None
     names = [name for name in rows.column_names if name != "id"]
@@ -62,9 +69,11 @@ def merged_rows(rows: pa.Table, on_duplicate: OnDuplicate) -> tuple[pa.Table, Du
     repeated = np.flatnonzero(several.any(axis=1))
     if not len(repeated):
         return merged, None
-    example = min(repeated.tolist(), key=lambda row: found["id"][row].as_py())
+    of_known = pc.is_in(found["id"], value_set=rows["id"].slice(0, known_rows).combine_chunks()).to_numpy()
+    known = repeated[of_known[repeated]]
+    example = min((known if len(known) else repeated).tolist(), key=lambda row: found["id"][row].as_py())
     column, times = names[int(several[example].argmax())], found["count_all"][example].as_py()
-    return merged, Duplicates(len(repeated), found["id"][example].as_py(), times, column)
+    return merged, Duplicates(len(repeated), found["id"][example].as_py(), times, column, len(known))
 
 
 def shuffled_union(columns: Sequence[pa.Array], *, key: int) -> pa.Array:

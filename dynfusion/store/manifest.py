@@ -3,10 +3,11 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_serializer
 
 from dynfusion.settings import Settings, build
 from dynfusion.store.order import Layout
@@ -28,6 +29,14 @@ class ModalitySpec(Settings):
     minimum: tuple[float, ...]
     maximum: tuple[float, ...]
     present_rows: int = Field(ge=0, description="training rows where it is present")
+    features: tuple[str, ...] = Field(default=(), description="names of its numbers, where each had a column")
+
+    @model_serializer(mode="wrap")
+    def _without_unknown_features(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        content = handler(self)
+        if not self.features:
+            del content["features"]
+        return content
 
 
 class FileSpec(Settings):
@@ -132,6 +141,8 @@ def local_folder(uri: str | Path) -> Path:
     scheme, found, rest = text.partition("://")
     if not found:
         return Path(text)
+    if scheme not in ("file", "s3"):
+        raise ValueError(f"{text}: found {scheme}://, known are local folders, file:// and s3:// addresses")
     if scheme != "file":
         raise ValueError(f"{text}: allowed is a local folder or a file:// address, not {scheme}://")
     return Path(rest)

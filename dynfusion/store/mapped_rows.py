@@ -5,6 +5,7 @@
 This saves a write, a read and a removal of their bytes; the price is that the pages of the file count as resident.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dynfusion.store.files import Files
+from dynfusion.store.files import Files, Looks, check_unchanged, looks_of
 from dynfusion.store.source import Vectors
 from dynfusion.store.sources import Source
 
@@ -23,10 +24,12 @@ _ROW_BYTES = 512
 
 @dataclass(frozen=True)
 class MappedRows:
-    """The vectors of one file on disk, mapped once a process; another machine maps them anew."""
+    """The vectors of one file on disk, mapped once a process; another machine maps them anew. `seen` is how the file
+    looked when the pack began."""
 
     path: Path
     vectors: Vectors
+    seen: Looks
 
     @cached_property
     def rows(self) -> np.ndarray:
@@ -34,8 +37,16 @@ class MappedRows:
         shape = (self.vectors.rows, self.vectors.dim)
         return np.memmap(self.path, "<f2", mode="r", offset=self.vectors.offset, shape=shape).view(np.ndarray)
 
+    def unchanged(self) -> np.ndarray:
+        """The same rows, once the file was looked at again: beyond the end of a file that was cut, memory has nothing.
+
+        Raises ValueError when it was changed meanwhile.
+        """
+        check_unchanged(str(self.path), self.seen, looks_of(os.stat(self.path)))
+        return self.rows
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return MappedRows, (self.path, self.vectors)
+        return MappedRows, (self.path, self.vectors, self.seen)
 
 
 def map_sources(sources: Sequence[Source], files: Files, *, memory_bytes: int) -> Mapping[str, MappedRows]:
@@ -46,7 +57,7 @@ def map_sources(sources: Sequence[Source], files: Files, *, memory_bytes: int) -
         vectors = _only_file(source)
         path = files.path(vectors.uri) if vectors is not None else None
         if vectors is not None and path is not None and vectors.bytes <= memory_bytes:
-            mapped[source.name] = MappedRows(path, vectors)
+            mapped[source.name] = MappedRows(path, vectors, looks_of(os.stat(path)))
             memory_bytes -= vectors.bytes
     return mapped
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 from numpy.lib import format as npy
 
 from dynfusion.store.files import Files, folder_of
@@ -23,6 +22,7 @@ from dynfusion.store.source import (
     first_line,
     typed,
 )
+from dynfusion.store.text_lines import Lines, check_text, read_lines, split_lines
 from dynfusion.store.texts import array_as_text
 
 VECTORS = "embeddings.npy"
@@ -31,8 +31,6 @@ FOLDER_FILES = ("ids.txt", "ids.npy", *_COMPANIONS.values(), "reasons.npy", "enc
 """What counts beside `VECTORS` when it is there."""
 _FLOATS = ("float16", "float32", "float64", BFLOAT16)
 _MAGIC = b"\x93NUMPY"
-_SCAN_BYTES = 1 << 24
-_SEPARATOR = b"\x1f"
 
 
 @dataclass(frozen=True)
@@ -52,16 +50,6 @@ class Array:
     def kind(self) -> str:
         """The name of its type; two raw bytes are bfloat16, which is what `ml_dtypes` saves."""
         return BFLOAT16 if self.dtype == np.dtype("V2") else self.dtype.name
-
-
-@dataclass(frozen=True)
-class Lines:
-    """A text file of one string a line: its rows, and the byte where every `every`-th row starts (and the end)."""
-
-    uri: str
-    rows: int
-    every: int
-    starts: tuple[int, ...]
 
 
 def open_npy(where: str, uri: str, files: Files, *, ids_uri: str, in_folder: bool) -> OpenedFile:
@@ -86,13 +74,15 @@ def open_npy(where: str, uri: str, files: Files, *, ids_uri: str, in_folder: boo
     if f"{folder}/reasons.npy" in there:
         columns["reasons"] = _open_reasons(where, f"{folder}/reasons.npy", files)
     for column in columns.values():
-        found = column.rows if isinstance(column, Lines) else column.shape[0]
-        if found != rows:
+        found, more = (column.rows, column.blank) if isinstance(column, Lines) else (column.shape[0], 0)
+        if not found - more <= rows <= found:  # blank lines at the end that are no rows
             raise ValueError(f"{where}: {column.uri} has {found} rows, {uri.rpartition('/')[2]} has {rows}")
     encoder = ""
     if f"{folder}/encoder.txt" in there:
         with files.open(f"{folder}/encoder.txt") as file:
-            encoder = " ".join(file.read().decode("utf-8").split())
+            content = file.read()
+        check_text(where, f"{folder}/encoder.txt", content, 0)
+        encoder = " ".join(content.decode("utf-8").split())
     lying = Vectors(uri, array.offset, rows, dim) if array.dtype == np.dtype("<f2") else None
     pieces = tuple(
         Piece(
@@ -162,38 +152,6 @@ def read_header(where: str, uri: str, files: Files) -> Array:
     return array
 
 
-def read_lines(where: str, uri: str, files: Files, *, every: int) -> Lines:
-    """Find where the rows of a text file start; the line end may be Windows', the last one may lack it.
-
-    Raises ValueError when it is missing, empty or not UTF-8.
-    """
-    if not files.find(uri):
-        raise ValueError(f"{where}: {uri} is missing")
-    rows, at, starts, rest = 0, 0, [0], b""
-    with files.open(uri) as file:
-        while block := file.read(_SCAN_BYTES):
-            block = rest + block
-            whole = block[: block.rfind(b"\n") + 1]
-            rest = block[len(whole) :]
-            _check_text(where, uri, whole, at)
-            ends = np.flatnonzero(np.frombuffer(whole, np.uint8) == ord("\n")) + 1 + at
-            starts += ends[every - 1 - rows % every :: every].tolist()
-            rows, at = rows + len(ends), at + len(whole)
-    _check_text(where, uri, rest, at)
-    if rest:
-        rows += 1
-    if not rows:
-        raise ValueError(f"{where}: {uri} is empty")
-    return Lines(uri, rows, every, (*[start for start in starts if start < at + len(rest)], at + len(rest)))
-
-
-def _check_text(where: str, uri: str, block: bytes, at: int) -> None:
-    try:
-        block.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: {uri} is not UTF-8 text, byte {at + error.start} is wrong") from None
-
-
 def _open_ids(where: str, uri: str, files: Files, every: int) -> Array | Lines:
     if not uri.endswith(".npy"):
         return read_lines(where, uri, files, every=every)
@@ -256,20 +214,7 @@ def _column(column: Array | Lines, start: int, stop: int, files: Files) -> pa.Ar
             return raw.view(column.dtype)
         first = start // column.every
         file.seek(column.starts[first])
-        return _split_lines(file.read(column.starts[first + 1] - column.starts[first]))
-
-
-def _split_lines(text: bytes) -> pa.Array:
-    """One string a line; through pyarrow's CSV reader, ten times as fast as Python's strings."""
-    if _SEPARATOR in text or b"\r" in text:
-        return pa.array(text.decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n"), pa.string())
-    table = pa.csv.read_csv(
-        pa.BufferReader(text),
-        pa.csv.ReadOptions(column_names=["line"], use_threads=False, block_size=len(text) + 1),
-        pa.csv.ParseOptions(delimiter=_SEPARATOR.decode(), quote_char=False, ignore_empty_lines=False),
-        pa.csv.ConvertOptions(column_types={"line": pa.string()}, strings_can_be_null=False),
-    )
-    return table["line"].combine_chunks()
+        return split_lines(file.read(column.starts[first + 1] - column.starts[first]))
 
 
 def _read_npz(array: Array, name: str, files: Files, chunk_rows: int) -> Iterator[Chunk]:

@@ -17,7 +17,7 @@ from dynfusion.store.manifest import Manifest, local_folder, read_manifest, writ
 from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs
 from dynfusion.store.pack_manifest import write_pack
 from dynfusion.store.pack_passes import read_sources
-from dynfusion.store.pack_work import INPUTS_NAME, Progress, start_work, work_folder
+from dynfusion.store.pack_work import INPUTS_NAME, Progress, Say, start_work, work_folder
 from dynfusion.store.run_jobs import RunJobs
 
 
@@ -29,11 +29,13 @@ def pack(
     progress: Progress | None = None,
     files: Files = LOCAL,
     run_jobs: RunJobs | None = None,
+    say: Say | None = None,
 ) -> Manifest:
     """Pack the sources into the folder `out` and return its manifest.
 
     The same inputs and settings give the same bytes, in whichever order the sources' rows stand, in whatever memory and
-    wherever the jobs run. Packing them again into the same place returns what is there; a killed pack continues.
+    wherever the jobs run. Packing them again into the same place returns what is there; a killed pack continues. `say`
+    gets sentences about what was found that is no error.
 
     Raises ValueError for every fault of the inputs (the file and what is allowed), when `out` holds something else, and
     at once when another process is packing to it.
@@ -49,7 +51,9 @@ def pack(
         if _holds_something(target):  # it was packed meanwhile
             return _already_packed(target, record)
         with work_folder(target.with_name(f".{target.name}.partial"), record) as folder:
-            work = start_work(folder, sources, table, settings, files=files, run_jobs=run_jobs, progress=progress)
+            work = start_work(
+                folder, sources, table, settings, files=files, run_jobs=run_jobs, progress=progress, say=say
+            )
             read_sources(work)
             manifest = write_pack(work, inputs, settings)
             shutil.rmtree(work.scratch)

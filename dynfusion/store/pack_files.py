@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dynfusion.store.join import (
     PLACE_PREFIX,
@@ -28,7 +29,7 @@ from dynfusion.store.join import (
 from dynfusion.store.manifest import Geometry, ShardSpec
 from dynfusion.store.mapped_rows import MappedRows
 from dynfusion.store.reasons import Reason
-from dynfusion.store.scatter import read_bucket_rows, read_bucket_values
+from dynfusion.store.scatter import bucket_size, read_bucket_rows, read_bucket_values
 from dynfusion.store.shard import ShardWriter
 from dynfusion.store.sidecar import SidecarWriter
 from dynfusion.store.statistics import Moments
@@ -38,27 +39,34 @@ _MOMENTS = ("mean", "deviation", "minimum", "maximum")
 
 @dataclass(frozen=True)
 class JoinJob:
-    """One bucket to join: the scattered pieces of every modality and of the table, and the rules."""
+    """One bucket to join: the scattered pieces of every modality and of the table, and the rules. The first `old`
+    pieces of each (the table is "") are those of a dataset that is extended."""
 
     work: Path
     bucket: int
     sources: Mapping[str, tuple[Path, ...]]
     table: tuple[Path, ...]
+    old: Mapping[str, int]
     columns: Mapping[str, pa.DataType]
     holdout: float
     shuffle_key: int
     on_duplicate: OnDuplicate
     with_group: bool
+    split_column: str | None
 
 
 @dataclass(frozen=True)
 class JoinedCounts:
     """What a bucket holds: rows of train, holdout and dropped; absent cells by modality and reason; what a source
-    (the table is "") has more than once."""
+    (the table is "") has more than once; the ids of the new table, and how many of them are in a source; the training
+    rows of each split."""
 
     parts: tuple[int, int, int]
     absent: dict[str, dict[str, int]]
     duplicates: dict[str, Duplicates]
+    in_table: int
+    matched: int
+    splits: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -122,11 +130,13 @@ def run_join(job: JoinJob) -> JoinedCounts:
         ):
             writer.write_table(bucket.rows.combine_chunks())
         absent = {name: count_absent(bucket.rows[REASON_PREFIX + name]) for name in job.sources}
-        _write_last(done, json.dumps(asdict(JoinedCounts(bucket.counts, absent, duplicates))).encode())
+        splits = _count_splits(bucket.rows.slice(0, bucket.counts[0]), job.split_column)
+        counts = JoinedCounts(bucket.counts, absent, duplicates, *_count_matches(job, sources), splits)
+        _write_last(done, json.dumps(asdict(counts)).encode())
     found = json.loads(done.read_text(encoding="utf-8"))
-    duplicates = {name: Duplicates(**content) for name, content in found["duplicates"].items()}
+    found["duplicates"] = {name: Duplicates(**content) for name, content in found["duplicates"].items()}
     train, holdout, dropped = found["parts"]
-    return JoinedCounts((train, holdout, dropped), found["absent"], duplicates)
+    return JoinedCounts(**{**found, "parts": (train, holdout, dropped)})
 
 
 def run_shard(job: ShardJob) -> ShardResult:
@@ -173,7 +183,8 @@ def _distinct(name: str, folders: Sequence[Path], job: JoinJob, duplicates: dict
     if rows is None:
         return None
     rows = _with_places(rows)
-    kept, found = distinct_rows(rows["id"].combine_chunks(), job.on_duplicate)
+    known = bucket_size(folders[: job.old[name]], job.bucket)
+    kept, found = distinct_rows(rows["id"].combine_chunks(), job.on_duplicate, known_rows=known)
     if found is not None:
         duplicates[name] = found
     return rows if kept is None else rows.take(pa.array(kept))
@@ -183,7 +194,7 @@ def _values(job: ShardJob, number: int, bucket: int, buffers: list[Any]) -> np.n
     """What the places of a modality's rows count in: the rows of its file, or the bucket's vectors in its buffer."""
     name = list(job.sources)[number]
     if name in job.mapped:
-        return job.mapped[name].rows
+        return job.mapped[name].unchanged()
     values = read_bucket_values(list(job.sources[name]), bucket, job.dims[number], buffer=buffers[number])
     buffers[number] = values.base
     return values
@@ -194,10 +205,26 @@ def _merged(job: JoinJob, duplicates: dict[str, Duplicates]) -> pa.Table | None:
     rows = read_bucket_rows(list(job.table), job.bucket)
     if rows is None:
         return None
-    rows, found = merged_rows(rows, job.on_duplicate)
+    rows, found = merged_rows(rows, job.on_duplicate, known_rows=bucket_size(job.table[: job.old[""]], job.bucket))
     if found is not None:
         duplicates[""] = found
     return rows
+
+
+def _count_matches(job: JoinJob, sources: Mapping[str, pa.Table | None]) -> tuple[int, int]:
+    """The ids of the new table, and how many of them stand in a source."""
+    rows = read_bucket_rows(list(job.table[job.old[""] :]), job.bucket)
+    if rows is None:
+        return 0, 0
+    ids = pc.unique(rows["id"])
+    given = [chunk for found in sources.values() if found is not None for chunk in found["id"].chunks]
+    return len(ids), pc.sum(pc.is_in(ids, value_set=pa.chunked_array(given, pa.string()))).as_py() or 0
+
+
+def _count_splits(rows: pa.Table, column: str | None) -> dict[str, int]:
+    if column is None or column not in rows.column_names:
+        return {}
+    return {found["values"]: found["counts"] for found in pc.value_counts(rows[column].drop_null()).to_pylist()}
 
 
 def _with_places(rows: pa.Table) -> pa.Table:

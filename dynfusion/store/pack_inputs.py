@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -14,10 +14,11 @@ from dynfusion.store.cells import OnBad, ZeroRows
 from dynfusion.store.files import Files, folder_of
 from dynfusion.store.join import OnDuplicate
 from dynfusion.store.manifest import FORMAT_VERSION, NAME_PATTERN
-from dynfusion.store.source import binary_width
+from dynfusion.store.source import OpenedFile, binary_width
 from dynfusion.store.sources import Source, open_source, source_files
 from dynfusion.store.table import Table, open_metadata
 
+LEAST_MEMORY_BYTES = 384 << 20
 _RESERVED = {"id", "smiles", "group"}
 
 
@@ -40,7 +41,9 @@ class PackSettings(Settings):
     )
     lanes: int | None = Field(default=None, ge=1, description="lanes of the order; chosen by size when None")
     shard_bytes: int = Field(default=192 << 20, ge=1, description="embeddings in one shard, about")
-    memory_bytes: int = Field(default=2 << 30, ge=384 << 20, description="of the process, about, whatever the input")
+    memory_bytes: int = Field(
+        default=2 << 30, ge=LEAST_MEMORY_BYTES, description="of the process, about; docs/data.md has the exceptions"
+    )
     threads: int | None = Field(default=None, ge=1, description="jobs at a time; one a core when None")
 
 
@@ -72,10 +75,25 @@ class PackInputs:
         binary_width(self.binary_dtype)
 
 
-def open_inputs(inputs: PackInputs, files: Files) -> tuple[list[Source], Table | None]:
-    """The sources and the table, opened. Raises ValueError for what can be seen to be wrong before rows are read."""
+def open_inputs(
+    inputs: PackInputs, files: Files, *, known: Mapping[str, OpenedFile] | None = None, elsewhere: Iterable[str] = ()
+) -> tuple[list[Source], Table | None]:
+    """The sources and the table, opened.
+
+    `known` says what a dataset that is extended has of a modality; names of the table's columns and those taken
+    `elsewhere` are no features. Raises ValueError for what can be seen to be wrong before rows are read.
+    """
+    named = (*elsewhere, *inputs.labels, *([inputs.split_column] if inputs.split_column else []))
+    taken = {*named, *([inputs.id_column] if inputs.table is not None else [])}
     sources = [
-        open_source(name, str(uri), files=files, binary_dtype=inputs.binary_dtype)
+        open_source(
+            name,
+            str(uri),
+            files=files,
+            binary_dtype=inputs.binary_dtype,
+            like=(known or {}).get(name),
+            elsewhere=taken,
+        )
         for name, uri in inputs.modalities.items()
     ]
     if inputs.table is None:

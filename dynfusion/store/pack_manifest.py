@@ -120,6 +120,7 @@ def _modality_specs(
                 minimum=tuple(found.minimum.tolist()),
                 maximum=tuple(found.maximum.tolist()),
                 present_rows=found.count,
+                features=source.features,
             )
         )
     return specs

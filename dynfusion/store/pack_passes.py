@@ -16,8 +16,10 @@ from dynfusion.store.pack_files import (
     run_join,
     run_shard,
 )
+from dynfusion.store.pack_notes import tell_of_table
 from dynfusion.store.pack_plan import rows_known
 from dynfusion.store.pack_work import Work
+from dynfusion.store.printable import printable
 from dynfusion.store.scatter import Scattered, ScatterJob, read_scattered, scatter, shuffle_key
 from dynfusion.store.sidecar import SidecarWriter
 from dynfusion.store.sources import Source
@@ -57,7 +59,8 @@ def read_sources(work: Work) -> None:
 def join_buckets(work: Work) -> list[JoinedCounts]:
     """What every bucket holds, bucket after bucket, and the rows of each in order on disk.
 
-    Raises ValueError under `on_duplicate="error"` for a source with an id more than once.
+    Raises ValueError under `on_duplicate="error"` for a source with an id more than once, and for a table none of whose
+    ids is in a source.
     """
     columns = dict(work.table.columns) if work.table else {}
     jobs = [
@@ -71,6 +74,8 @@ def join_buckets(work: Work) -> list[JoinedCounts]:
             shuffle_key=shuffle_key(work.rules.seed),
             on_duplicate=work.rules.on_duplicate,
             with_group=work.with_group,
+            old=work.old,
+            split_column=work.table.split_column if work.table else None,
         )
         for bucket in range(work.plan.num_buckets)
     ]
@@ -79,6 +84,7 @@ def join_buckets(work: Work) -> list[JoinedCounts]:
     joined = [results[bucket] for bucket in range(len(jobs))]
     if work.rules.on_duplicate == "error":
         _check_duplicates(work, joined)
+    tell_of_table(work, joined)
     rows = sum(sum(counts.parts[:2]) for counts in joined)
     work.count.total = work.count.done + rows
     return joined
@@ -155,7 +161,8 @@ def _scatter_jobs(work: Work) -> Iterator[tuple[int, ScatterJob]]:
 def _check_source(source: Source, found: Sequence[Scattered]) -> None:
     if source.pieces and not sum(result.rows for result in found):
         raise ValueError(f"{source.ids_at} has no rows, at least one is needed")
-    bad, ids = sum(result.bad for result in found), [name for result in found for name in result.bad_ids][:3]
+    bad = sum(result.bad for result in found)
+    ids = [printable(name) for result in found for name in result.bad_ids][:3]
     if bad:
         raise ValueError(
             f"modality {source.name}: {bad} rows of {source.uri} have NaN, infinity or numbers beyond float16's 65504 "
@@ -167,6 +174,14 @@ def _check_duplicates(work: Work, joined: Sequence[JoinedCounts]) -> None:
     named = [(source.name, source.ids_at) for source in work.sources]
     for name, ids_at in [*named, *([("", work.table.ids_at)] if work.table else [])]:
         found = [counts.duplicates[name] for counts in joined if name in counts.duplicates]
+        known = [duplicates for duplicates in found if duplicates.known]
+        if known:
+            another = f" with another {known[0].column}" if known[0].column else ""
+            raise ValueError(
+                f"{ids_at} gives ids{another} that the data set has already "
+                f"({sum(duplicates.known for duplicates in known)} of them, such as {known[0].example!r}), "
+                "--on-duplicate first keeps what it has, last takes the new"
+            )
         if found:
             raise ValueError(
                 f"{ids_at} has duplicate ids ({sum(duplicates.ids for duplicates in found)} of them, such as "

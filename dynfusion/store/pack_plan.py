@@ -57,12 +57,15 @@ def make_plan(
 
 
 def group_pieces(pieces: Sequence[Piece]) -> tuple[tuple[Piece, ...], ...]:
-    """Neighbouring pieces that one job reads: few enough jobs that every bucket can open what each has left."""
+    """Neighbouring pieces that one job reads: few enough jobs that every bucket can open what each has left.
+
+    Pieces of a packed dataset and of its new sources are never read by one job.
+    """
     target = max(_JOB_BYTES, sum(piece.bytes for piece in pieces) // _JOBS)
     groups: list[list[Piece]] = []
     size = target
     for piece in pieces:
-        if size >= target:
+        if size >= target or groups[-1][-1].packed != piece.packed:
             groups.append([])
             size = 0
         groups[-1].append(piece)

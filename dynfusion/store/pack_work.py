@@ -24,6 +24,8 @@ WORK_NAME = "work"
 
 Progress = Callable[[int, int], None]
 """Called with the rows read and written so far, and of how many."""
+Say = Callable[[str], None]
+"""Called with a sentence about what was found that is no error."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Work:
     files: Files
     run: RunJobs
     count: Count = field(repr=False)
+    say: Say = field(repr=False)
 
     @property
     def scratch(self) -> Path:
@@ -88,6 +91,12 @@ class Work:
             tuple(self.scratch / f"read-{number}-{place:05d}" for place in range(len(groups)))
             for number, groups in enumerate(self.groups)
         )
+
+    @cached_property
+    def old(self) -> dict[str, int]:
+        """How many of the first folders of each source (the table is "") are those of a dataset that is extended."""
+        counts = (sum(group[0].packed for group in groups) for groups in self.groups)
+        return dict(zip((*self.names, ""), counts, strict=True))
 
     @cached_property
     def with_group(self) -> bool:
@@ -125,6 +134,7 @@ def start_work(
     files: Files,
     run_jobs: RunJobs | None,
     progress: Progress | None,
+    say: Say | None = None,
 ) -> Work:
     """The work in a folder, continued when an earlier run cut it alike."""
     threads = settings.threads or available_cores()
@@ -142,6 +152,7 @@ def start_work(
         files=files,
         run=run_jobs or partial(run_on_threads, threads=threads),
         count=Count(progress or _no_progress, _rows_to_do(sources, table)),
+        say=say or _say_nothing,
     )
 
 
@@ -158,6 +169,10 @@ def _keep_plan(scratch: Path, plan: str) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         path.write_text(plan, encoding="utf-8")
+
+
+def _say_nothing(sentence: str) -> None:
+    """Nobody listens."""
 
 
 def _no_progress(done: int, total: int) -> None:

@@ -40,7 +40,14 @@ def dropped_pieces(folder: str, manifest: Manifest, modality: int) -> tuple[Piec
 def text_pieces(folder: str, sidecars: Sequence[FileSpec], columns: Sequence[str]) -> tuple[Piece, ...]:
     """The ids and these columns of the sidecars, as pieces of a table."""
     return tuple(
-        Piece(f"{folder}/{file.path}", 0, file.rows, file.bytes, partial(_read_texts, folder, file, tuple(columns)))
+        Piece(
+            f"{folder}/{file.path}",
+            0,
+            file.rows,
+            file.bytes,
+            partial(_read_texts, folder, file, tuple(columns)),
+            packed=True,
+        )
         for file in sidecars
     )
 

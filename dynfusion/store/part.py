@@ -1,5 +1,6 @@
 """The blocks of one part (train or holdout) in memory, and the arithmetic from a row to its bytes."""
 
+import copy
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, Protocol, get_args, runtime_checkable
@@ -71,6 +72,12 @@ class MappedPart:
         if self._comings is None:
             return _NOTHING_TO_HOLD
         return self._comings.hold(rows, position)
+
+    def behind(self, comings: Comings) -> "MappedPart":
+        """The same memory, of which `comings` says when a block may be read."""
+        guarded = copy.copy(self)
+        guarded._comings = comings
+        return guarded
 
     @property
     def stays(self) -> bool:

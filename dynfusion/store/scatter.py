@@ -13,7 +13,7 @@ Vectors that stay where they lie (`mapped_rows.py`) are not written again: `row`
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,12 @@ def read_bucket_rows(folders: list[Path], bucket: int) -> pa.Table | None:
                 batches.append(reader.get_batch(number).slice(start, stop - start))
         tables.append(pa.Table.from_batches(batches))
     return pa.concat_tables(tables).combine_chunks() if tables else None
+
+
+def bucket_size(folders: Sequence[Path], bucket: int) -> int:
+    """How many rows `read_bucket_rows` gives."""
+    borders = [np.load(folder / "borders.npy", mmap_mode="r")[:, 0, bucket : bucket + 2] for folder in folders]
+    return sum(int((border[:, 1] - border[:, 0]).sum()) for border in borders)
 
 
 def scattered_ids(folder: Path) -> Iterator[pa.Array]:

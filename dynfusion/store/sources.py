@@ -3,8 +3,9 @@
 address --Files.find--> files --by kind--> npy_files | columnar_files --> pieces, each read chunk by chunk
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from dynfusion.store.columnar_files import open_columnar
 from dynfusion.store.files import LOCAL, Files, folder_of, name_of
@@ -17,7 +18,8 @@ from dynfusion.store.table_files import KINDS, SUFFIXES
 class Source:
     """A modality's name, address, width, what made it (one line, empty when unknown) and its pieces in order.
 
-    `ids_at` names where its ids stand, for sentences about them; `texts` are the columns besides the ids.
+    `ids_at` names where its ids stand, for sentences about them; `texts` are the columns besides the ids, `features`
+    the names of its numbers in their order where each has a column.
     """
 
     name: str
@@ -27,10 +29,21 @@ class Source:
     ids_at: str
     texts: frozenset[str]
     pieces: tuple[Piece, ...]
+    features: tuple[str, ...] = ()
 
 
-def open_source(name: str, uri: str, *, files: Files = LOCAL, binary_dtype: str = "float16") -> Source:
+def open_source(
+    name: str,
+    uri: str,
+    *,
+    files: Files = LOCAL,
+    binary_dtype: str = "float16",
+    like: OpenedFile | None = None,
+    elsewhere: Container[str] = (),
+) -> Source:
     """The modality at an address: a folder as `embed` writes it, a file, a folder of files, or a pattern.
+
+    `like` stands for what is known of the modality already (`open_columnar`), `elsewhere` has names of no feature.
 
     Raises ValueError, naming the file, for anything missing, empty, truncated, pickled or of another shape.
     """
@@ -38,7 +51,9 @@ def open_source(name: str, uri: str, *, files: Files = LOCAL, binary_dtype: str 
     found = files.find(uri.rstrip("/"))
     if not found:
         raise ValueError(f"{where}: {uri} is neither a folder nor a file, and no pattern that names any")
-    opened = _open_all(where, found, files, binary_dtype)
+    opened = _open_all(
+        where, found, files, like, partial(open_columnar, binary_dtype=binary_dtype, elsewhere=elsewhere)
+    )
     if not opened:
         missing = f"{uri.rstrip('/')}/{VECTORS} is missing" if found != [uri] else f"{uri} is of no known kind"
         raise ValueError(f"{where}: {missing}, and nothing else here ends with {', '.join(SUFFIXES)}")
@@ -58,7 +73,8 @@ def open_source(name: str, uri: str, *, files: Files = LOCAL, binary_dtype: str 
     pieces = tuple(piece for file in opened for piece in file.pieces)
     ids_at = f"{where}: {first.ids_uri if len(opened) == 1 else uri}"
     texts = frozenset(text for file in opened for text in file.texts)
-    return Source(name, uri, first.dim, first.encoder, ids_at, texts, pieces)
+    features = next((file.features for file in opened if file.features), ())
+    return Source(name, uri, first.dim, first.encoder, ids_at, texts, pieces, features)
 
 
 def source_files(uri: str, files: Files = LOCAL) -> list[str]:
@@ -78,10 +94,15 @@ def _beside(uri: str, files: Files) -> list[str]:
     return [*files.find(_stem(uri) + ".ids.npy"), *files.find(_stem(uri) + ".ids.txt")]
 
 
-def _open_all(where: str, found: Sequence[str], files: Files, binary_dtype: str) -> list[OpenedFile]:
+def _open_all(
+    where: str,
+    found: Sequence[str],
+    files: Files,
+    like: OpenedFile | None,
+    open_table: Callable[..., OpenedFile],
+) -> list[OpenedFile]:
     folders = {folder_of(uri) for uri in found if name_of(uri) == VECTORS}
     opened: list[OpenedFile] = []
-    like: OpenedFile | None = None
     for uri in found:
         suffix = uri.rpartition(".")[2].lower()
         if name_of(uri) == VECTORS:
@@ -94,13 +115,10 @@ def _open_all(where: str, found: Sequence[str], files: Files, binary_dtype: str)
         elif suffix == "npz":
             opened.append(open_npz(where, uri, files))
         elif suffix in KINDS:
-            opened.append(open_columnar(where, uri, files, binary_dtype=binary_dtype, like=like))
+            opened.append(open_table(where, uri, files, like=like))
         if opened and opened[-1].dim and (like is None or (opened[-1].features and not like.features)):
             like = opened[-1]
-    return [
-        file if file.dim or not like else open_columnar(where, file.uri, files, binary_dtype=binary_dtype, like=like)
-        for file in opened
-    ]
+    return [file if file.dim or not like else open_table(where, file.uri, files, like=like) for file in opened]
 
 
 def _folder_ids(folder: str, files: Files) -> str:

@@ -13,16 +13,21 @@ from dynfusion.store.source import TEXTS, Chunk, Piece, blank_to_null
 from dynfusion.store.table_files import Read, check_once, open_table
 from dynfusion.store.texts import as_text
 
+_SPELLINGS = {"train": "train", "training": "train", "test": "test"}
+_SPELLINGS |= dict.fromkeys(("valid", "val", "validation", "dev"), "valid")
+"""What splits are called, in lower case."""
+
 
 @dataclass(frozen=True)
 class Table:
     """An opened table: its pieces and the type of each column that goes into the sidecar (smiles, group, labels,
-    split): float64 (null = missing) or text."""
+    split): float64 (null = missing) or text. The split is train, valid or test, however it was spelt."""
 
     uri: str
     ids_at: str
     columns: dict[str, pa.DataType]
     pieces: tuple[Piece, ...]
+    split_column: str | None = None
 
 
 def open_metadata(
@@ -53,14 +58,26 @@ def open_metadata(
             raise ValueError(f"table {file}: its columns hold other things than those of {found[0]}")
         columns = here
         pieces += [
-            Piece(file, part.first_row, part.rows, part.bytes, partial(_read, file, part.read, id_column, here))
+            Piece(
+                file,
+                part.first_row,
+                part.rows,
+                part.bytes,
+                partial(_read, file, part.read, id_column, split_column, here),
+            )
             for part in parts
         ]
-    return Table(uri, f"table {uri}, column {id_column},", columns, tuple(pieces))
+    return Table(uri, f"table {uri}, column {id_column},", columns, tuple(pieces), split_column)
 
 
 def _read(
-    uri: str, read: Read, id_column: str, columns: dict[str, pa.DataType], files: Files, chunk_rows: int
+    uri: str,
+    read: Read,
+    id_column: str,
+    split_column: str | None,
+    columns: dict[str, pa.DataType],
+    files: Files,
+    chunk_rows: int,
 ) -> Iterator[Chunk]:
     for batch in read(files, chunk_rows):
         texts = {
@@ -70,7 +87,21 @@ def _read(
             for name, kind in columns.items()
         }
         ids = _text(batch.column(id_column), f"table {uri}, column {id_column},", numbers="whole")
+        if split_column:
+            texts[split_column] = _split(texts[split_column], ids, f"table {uri}, column {split_column},")
         yield Chunk(ids, None, None, texts)
+
+
+def _split(column: pa.Array, ids: pa.Array, where: str) -> pa.Array:
+    """Every usual spelling as train, valid or test; null stays null."""
+    found = pc.index_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value_set=pa.array(list(_SPELLINGS)))
+    wrong = pc.and_(pc.is_null(found), pc.is_valid(column)).to_numpy(zero_copy_only=False)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"{where} holds {column[row].as_py()!r} for id {ids[row].as_py()!r}, allowed are train, valid, test"
+        )
+    return pa.array(list(_SPELLINGS.values())).take(found)
 
 
 def _text(column: pa.Array, where: str, *, numbers: Literal["whole", "any"]) -> pa.Array:

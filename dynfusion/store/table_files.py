@@ -1,7 +1,8 @@
-"""Parquet, Arrow IPC (Feather) and CSV files as columns, read piece by piece."""
+"""Parquet, Arrow IPC (Feather) and CSV (or TSV) files as columns, read piece by piece."""
 
 import io
 import mmap
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from dynfusion.store.files import Files
+from dynfusion.store.files import Files, check_unchanged, looks_of
 from dynfusion.store.source import PIECE_BYTES, first_line
 
 _CSV_BLOCK_BYTES = 1 << 23
@@ -141,7 +142,7 @@ def _slices(batch: pa.RecordBatch, chunk_rows: int, forget: Callable[[], None]) 
 
 @contextmanager
 def _mapped(uri: str, files: Files) -> Iterator[tuple[Any, Callable[[], None]]]:
-    """What an Arrow reader reads, and a function that lets go of the pages read so far.
+    """What an Arrow reader reads, and a function that lets go of the pages read so far and says when the file changed.
 
     A local file is mapped: an uncompressed batch, however large, then takes only what is looked at. Any other is read,
     and so is a compressed batch: whole.
@@ -150,8 +151,14 @@ def _mapped(uri: str, files: Files) -> Iterator[tuple[Any, Callable[[], None]]]:
         if not _is_local(file):
             yield file, _nothing
             return
+        seen = looks_of(os.fstat(file.fileno()))
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        yield pa.BufferReader(pa.py_buffer(pages)), partial(_forget, pages)
+
+        def forget() -> None:
+            check_unchanged(uri, seen, looks_of(os.fstat(file.fileno())))
+            _forget(pages)
+
+        yield pa.BufferReader(pa.py_buffer(pages)), forget
 
 
 def _is_local(file: BinaryIO) -> bool:
@@ -169,25 +176,26 @@ def _nothing() -> None:
 
 
 def _open_csv(
-    uri: str, file: BinaryIO, *, texts: Sequence[str], numbers: type | None
+    uri: str, file: BinaryIO, *, texts: Sequence[str], numbers: type | None, delimiter: str = ","
 ) -> tuple[pa.Schema, tuple[TablePiece, ...]]:
     size = file.seek(0, 2)
     file.seek(0)
-    names = pa.csv.open_csv(file).schema.names
-    types = {name: pa.float64() for name in names} if numbers is float else _looks(file, texts)
+    parse = pa.csv.ParseOptions(delimiter=delimiter)
+    names = pa.csv.open_csv(file, parse_options=parse).schema.names
+    types = {name: pa.float64() for name in names} if numbers is float else _looks(file, texts, parse)
     types |= {name: pa.string() for name in names if name in texts}
     schema = pa.schema([pa.field(name, types[name]) for name in names])
-    return schema, (TablePiece(0, None, size, partial(_read_csv, uri, types)),)
+    return schema, (TablePiece(0, None, size, partial(_read_csv, uri, types, delimiter)),)
 
 
-def _looks(file: BinaryIO, texts: Sequence[str]) -> dict[str, pa.DataType]:
+def _looks(file: BinaryIO, texts: Sequence[str], parse: pa.csv.ParseOptions) -> dict[str, pa.DataType]:
     """The type of each column over the whole file; pyarrow's reader of large files goes by the first block alone."""
     file.seek(0)
-    names = pa.csv.open_csv(file).schema.names
+    names = pa.csv.open_csv(file, parse_options=parse).schema.names
     file.seek(0)
-    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
     types = {name: pa.null() for name in names}
-    for batch in pa.csv.open_csv(file, pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES), convert_options=options):
+    for batch in pa.csv.open_csv(file, pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES), parse, convert):
         for name, column in zip(names, batch.columns, strict=True):
             if name not in texts and types[name] != pa.string():
                 types[name] = _wider(types[name], column)
@@ -211,12 +219,14 @@ def _wider(found: pa.DataType, column: pa.Array) -> pa.DataType:
     return pa.string()
 
 
-def _read_csv(uri: str, types: dict[str, pa.DataType], files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
+def _read_csv(
+    uri: str, types: dict[str, pa.DataType], delimiter: str, files: Files, chunk_rows: int
+) -> Iterator[pa.RecordBatch]:
     read = pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False)
     convert = pa.csv.ConvertOptions(column_types=types, null_values=_MISSING)
     try:
         with files.open(uri) as file:
-            for batch in pa.csv.open_csv(file, read_options=read, convert_options=convert):
+            for batch in pa.csv.open_csv(file, read, pa.csv.ParseOptions(delimiter=delimiter), convert):
                 for first in range(0, batch.num_rows, chunk_rows):
                     yield batch.slice(first, chunk_rows)
     except pa.ArrowInvalid as error:
@@ -229,5 +239,6 @@ KINDS = {
     "feather": ("Arrow", _open_arrow),
     "ipc": ("Arrow", _open_arrow),
     "csv": ("CSV", _open_csv),
+    "tsv": ("CSV", partial(_open_csv, delimiter="\t")),
 }
 SUFFIXES = (".npy", ".npz", *(f".{suffix}" for suffix in KINDS))

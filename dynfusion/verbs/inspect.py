@@ -6,9 +6,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dynfusion.edges.datasets import open_dataset
-from dynfusion.store.manifest import Manifest
-from dynfusion.verbs.printable import printable
+from dynfusion.edges.datasets import manifests_beside, open_dataset
+from dynfusion.store.manifest import Manifest, ModalitySpec
+from dynfusion.store.printable import printable
+from dynfusion.verbs.lineage import base_of, entries, others_text
 
 
 def inspect(uri: str, *, as_json: bool = False) -> None:
@@ -17,28 +18,38 @@ def inspect(uri: str, *, as_json: bool = False) -> None:
     Raises ValueError when there is no valid dataset.
     """
     manifest = open_dataset(uri).manifest
+    own, manifests = manifests_beside(uri)
     if as_json:
-        print(json.dumps(summary(uri, manifest), indent=2))
+        print(json.dumps({**summary(uri, manifest), "manifest": own, "manifests": entries(manifests)}, indent=2))
         return
     console = Console()
     table = Table(title=uri)
-    for heading in ("modality", "dim", "present", "absent because", "encoder"):
-        table.add_column(heading, justify="right" if heading in ("dim", "present") else "left")
+    all_rows = _all_rows(manifest)
+    for heading in ("modality", "dim", f"in {manifest.rows} training rows", f"in all {all_rows} rows"):
+        table.add_column(heading, justify="left" if heading == "modality" else "right")
+    for heading in (f"absent among all {all_rows} because", "encoder"):
+        table.add_column(heading)
     for spec in manifest.modalities:
         reasons = ", ".join(f"{reason} {count}" for reason, count in manifest.absent[spec.name].items())
-        rate = f"{spec.present_rows / manifest.rows:.1%}"
-        table.add_row(spec.name, str(spec.dim), rate, reasons or "-", printable(spec.encoder or "-"))
+        rate, everywhere = f"{spec.present_rows / manifest.rows:.1%}", str(_present_in_all(manifest, spec))
+        encoder = printable(spec.encoder or "-")
+        table.add_row(spec.name, str(spec.dim), f"{spec.present_rows} ({rate})", everywhere, reasons or "-", encoder)
     console.print(table)
     columns = [*manifest.label_columns, *([manifest.split_column] if manifest.split_column else [])]
     print(f"rows         {manifest.rows} training, {manifest.holdout_rows} held out, {manifest.dropped_rows} dropped")
-    print(f"files        {len(manifest.files) + 1}, {_total_bytes(manifest) / 1e6:.1f} MB")
+    print(f"files        {len(manifest.files)} beside {own}, {_total_bytes(manifest) / 1e6:.1f} MB")
     print(f"order        {manifest.lanes} lanes, blocks of {manifest.block_rows} rows, pack seed {manifest.pack_seed}")
     print(f"labels       {printable(', '.join(columns) or '-')}")
     print(f"fingerprint  {manifest.fingerprint}")
+    if manifest.extends is not None:
+        print(f"extends      {base_of(own, manifests)}")
+    if len(manifests) > 1:
+        print(f"also here    {others_text(own, manifests)}")
 
 
 def summary(uri: str, manifest: Manifest) -> dict[str, Any]:
-    """What `inspect --json` prints; rates are shares of the training rows, in [0, 1]."""
+    """What `inspect --json` prints of the manifest; rates are shares of the training rows, in [0, 1], `absent` and
+    `present_in_all_rows` count training, held-out and dropped rows."""
     return {
         "uri": uri,
         "fingerprint": manifest.fingerprint,
@@ -46,10 +57,12 @@ def summary(uri: str, manifest: Manifest) -> dict[str, Any]:
         "rows": manifest.rows,
         "holdout_rows": manifest.holdout_rows,
         "dropped_rows": manifest.dropped_rows,
+        "all_rows": _all_rows(manifest),
         "block_rows": manifest.block_rows,
         "lanes": manifest.lanes,
         "window_blocks": manifest.window_blocks,
         "pack_seed": manifest.pack_seed,
+        "files": len(manifest.files),
         "bytes": _total_bytes(manifest),
         "shards": len(manifest.shards),
         "holdout_shards": len(manifest.holdout_shards),
@@ -62,11 +75,20 @@ def summary(uri: str, manifest: Manifest) -> dict[str, Any]:
                 "encoder": spec.encoder,
                 "present_rows": spec.present_rows,
                 "present_rate": spec.present_rows / manifest.rows,
+                "present_in_all_rows": _present_in_all(manifest, spec),
                 "absent": manifest.absent[spec.name],
             }
             for spec in manifest.modalities
         ],
     }
+
+
+def _all_rows(manifest: Manifest) -> int:
+    return manifest.rows + manifest.holdout_rows + manifest.dropped_rows
+
+
+def _present_in_all(manifest: Manifest, spec: ModalitySpec) -> int:
+    return _all_rows(manifest) - sum(manifest.absent[spec.name].values())
 
 
 def _total_bytes(manifest: Manifest) -> int:

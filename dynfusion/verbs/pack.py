@@ -4,17 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dynfusion.edges.datasets import extend_in_store, open_dataset, pack_to_store
+from dynfusion.edges.datasets import extend_in_store, manifests_beside, open_dataset, pack_to_store
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.edges.s3_files import ANYWHERE
 from dynfusion.settings import build
 from dynfusion.store.extend import extend as extend_dataset
 from dynfusion.store.files import Files
-from dynfusion.store.manifest import Manifest
+from dynfusion.store.manifest import Manifest, ModalitySpec
 from dynfusion.store.pack import pack as pack_dataset
-from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs
+from dynfusion.store.pack_inputs import LEAST_MEMORY_BYTES, PackInputs, PackSettings, describe_inputs
+from dynfusion.store.printable import printable
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.verbs.display import progress
+from dynfusion.verbs.lineage import extension_lines
 
 
 def pack(
@@ -27,6 +29,7 @@ def pack(
     split_column: str | None = None,
     extend: str | None = None,
     binary_dtype: str = "float16",
+    memory_gb: float | None = None,
     run_jobs: RunJobs | None = None,
     **settings: Any,
 ) -> Manifest:
@@ -36,6 +39,8 @@ def pack(
     Raises ValueError for a text that is not NAME=URI, a name given twice, a setting unknown or out of range, neither or
     both of `out` and `extend`, and whatever the store refuses.
     """
+    if memory_gb is not None:
+        settings["memory_bytes"] = _memory_bytes(memory_gb)
     checked = build(PackSettings, settings)
     if (out is None) == (extend is None):
         raise ValueError("pack: give either --out for a new data set or --extend for one that is there")
@@ -47,11 +52,13 @@ def pack(
         split_column=split_column,
         binary_dtype=binary_dtype,
     )
+    said: list[str] = []
+    say = said.append
     with progress("pack") as advance:
 
         def pack_at(folder: str | Path) -> Manifest:
             return pack_dataset(
-                inputs, out=folder, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs
+                inputs, out=folder, settings=checked, progress=advance, files=ANYWHERE, run_jobs=run_jobs, say=say
             )
 
         def put(uri: str) -> Manifest:
@@ -59,7 +66,7 @@ def pack(
 
         def extend_at(base: str, folder: Path | None, files: Files) -> str:
             return extend_dataset(
-                inputs, base, out=folder, settings=checked, progress=advance, files=files, run_jobs=run_jobs
+                inputs, base, out=folder, settings=checked, progress=advance, files=files, run_jobs=run_jobs, say=say
             )
 
         if extend is not None:
@@ -69,11 +76,33 @@ def pack(
         else:
             address = str(out)
             manifest = put(address) if is_s3(address) else pack_at(address)
+    if extend is not None:
+        said += extension_lines(*manifests_beside(address))
+    _tell(address, manifest, said)
+    return manifest
+
+
+def _tell(address: str, manifest: Manifest, said: Sequence[str]) -> None:
+    """Print what was packed and what was found that is no error."""
     print(
         f"{address}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "
         f"{manifest.dropped_rows} dropped because no modality is present, of {', '.join(manifest.names)}"
     )
-    return manifest
+    for line in (*said, *(_modality_line(spec, manifest.rows) for spec in manifest.modalities)):
+        print(printable(line))
+
+
+def _memory_bytes(memory_gb: float) -> int:
+    least = LEAST_MEMORY_BYTES / (1 << 30)
+    if not least <= memory_gb < float("inf"):
+        raise ValueError(f"--memory-gb: found {memory_gb:g}, at least {least:g} is needed")
+    return round(memory_gb * (1 << 30))
+
+
+def _modality_line(spec: ModalitySpec, rows: int) -> str:
+    """What a modality is, so that a column that does not belong is seen."""
+    named = f", columns {spec.features[0]} to {spec.features[-1]}" if spec.features else ""
+    return f"  {spec.name}: {spec.dim} numbers{named}, present in {spec.present_rows / rows:.1%} of the training rows"
 
 
 def parse_modalities(texts: Sequence[str]) -> dict[str, str]:

@@ -7,8 +7,8 @@ import numpy as np
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.join import REASON_PREFIX
+from dynfusion.store.printable import printable
 from dynfusion.store.reasons import Reason
-from dynfusion.verbs.printable import printable
 
 _NUMBERS = 5
 

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dynfusion.edges.datasets import extend_in_store, open_dataset, pack_to_store, upload, verify
@@ -209,6 +211,28 @@ def test_sources_are_read_from_a_store(endpoint: str, tmp_path: Path, monkeypatc
                 put(endpoint, f"/{BUCKET}/sources/{path.relative_to(tmp_path / 'sources')}", path.read_bytes())
     far = {name: f"s3://{BUCKET}/sources/{path.relative_to(tmp_path / 'sources')}" for name, path in sources.items()}
     assert pack_command(far, str(tmp_path / "far")) == pack_command(sources, str(tmp_path / "near"))
+
+
+def test_a_parquet_file_and_a_folder_on_a_store_are_packed_as_here(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    folder = write_folder(tmp_path / "npy", vectors(80, 4, seed=1), [f"m{row}" for row in range(80)])
+    features = {f"f{m}": [float(row % 7 + m) for row in range(80)] for m in range(3)}
+    pq.write_table(
+        pa.table({"id": [f"m{row}" for row in range(80)], **features}), tmp_path / "x.parquet", row_group_size=30
+    )
+    for path in (*folder.iterdir(), tmp_path / "x.parquet"):
+        put(endpoint, f"/{BUCKET}/mixed/{path.relative_to(tmp_path)}", path.read_bytes())
+    far = {"a": f"s3://{BUCKET}/mixed/npy", "b": f"s3://{BUCKET}/mixed/x.parquet"}
+    there = pack_command(far, str(tmp_path / "far"))
+    assert there == pack_command({"a": folder, "b": tmp_path / "x.parquet"}, str(tmp_path / "near"))
+    assert there.modalities[1].features == ("f0", "f1", "f2")
+    for nowhere in ("s3://nowhere/x", "s3://nowhere/*.parquet"):
+        with pytest.raises(ValueError, match=r"s3://nowhere/.*: there is no bucket nowhere"):
+            pack_command({"a": nowhere}, str(tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"s3://nowhere/packed/manifest.json: there is no bucket nowhere"):
+        pack_command(far, f"s3://nowhere/packed?endpoint_override={endpoint}")
 
 
 def test_verify_streams_and_names_what_is_wrong(endpoint: str, tmp_path: Path) -> None:

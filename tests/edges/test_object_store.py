@@ -1,5 +1,7 @@
 """One file on a real S3 server, read by both libraries."""
 
+import socket
+
 import pytest
 
 from dynfusion.edges.object_store import Library, ObjectStore
@@ -38,3 +40,20 @@ def test_a_file_that_was_replaced_by_a_longer_one_is_read(endpoint: str, carrier
     put(endpoint, f"/{BUCKET}/grows", CONTENT)
     assert store.read_range("grows", 50, 100) == CONTENT[50:]
     assert store.size("grows") == 100
+
+
+def test_a_missing_bucket_is_named_at_once(endpoint: str) -> None:
+    store = ObjectStore(S3Address("nowhere", "folder", endpoint))
+    for ask in (lambda: store.read("x"), lambda: store.find(""), lambda: store.write_bytes("x", b"1")):
+        with pytest.raises(ValueError, match=r"^s3://nowhere/folder.*: there is no bucket nowhere"):
+            ask()
+
+
+def test_an_endpoint_where_nobody_listens_is_named_with_its_setting(endpoint: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    for carrier in ("pyarrow", "s3fs"):
+        store = ObjectStore(S3Address(BUCKET, "", nobody), carrier, deadline_seconds=0.2)
+        with pytest.raises(ValueError, match=rf"s3://files/file: {nobody} does not answer, check endpoint_override"):
+            store.read_range("file", 0, 1)

@@ -62,3 +62,25 @@ def test_a_missing_file_is_not_tried_again(pauses: list[float]) -> None:
     with pytest.raises(FileNotFoundError):
         retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0)
     assert not pauses
+
+
+REFUSED = 'Could not connect to the endpoint URL: "http://127.0.0.1:9/b/k"'
+
+
+@pytest.mark.parametrize("error", [REFUSED, "AWS Error NETWORK_CONNECTION: curlCode: 6, Could not resolve hostname"])
+def test_a_server_that_never_answered_is_given_up_soon(pauses: list[float], error: str) -> None:
+    call = Failing(*[OSError(error)] * 100)
+    with pytest.raises(ValueError, match=r"^s3://b/k: http://x does not answer, check y, .*(connect|resolve)"):
+        retrying(
+            call, "s3://b/k", renew=call.renew, deadline_seconds=300.0, unreached="http://x does not answer, check y"
+        )
+    assert 10 < sum(pauses) <= 30
+
+
+def test_a_server_that_answered_before_or_answers_badly_is_given_the_whole_deadline(pauses: list[float]) -> None:
+    for error, unreached in ((REFUSED, None), ("AWS Error SLOW_DOWN", "http://x does not answer")):
+        call = Failing(*[OSError(error)] * 100)
+        with pytest.raises(ValueError, match=r"^s3://b/k: still failing after"):
+            retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0, unreached=unreached)
+        assert sum(pauses) > 250
+        pauses.clear()

@@ -97,8 +97,8 @@ def test_without_a_split_column_a_hash_of_the_id_decides(sources):
 def test_what_a_task_must_not_be_is_said_in_one_sentence(sources):
     folder, _ = sources
     labels = {"y": [row % 2 for row in range(ROWS)]}
-    wrong = {**labels, "s": ["holdout" if row == 3 else "train" for row in range(ROWS)]}
-    with pytest.raises(ValueError, match="split column s holds 'holdout', allowed are train, valid, test"):
+    wrong = {**labels, "s": ["" if row == 3 else "train" for row in range(ROWS)]}
+    with pytest.raises(ValueError, match="split column s holds 'None', allowed are train, valid, test"):
         read_task("t", packed(folder, wrong, labels=("y",), split="s"))
     without = {**labels, "s": ["train"] * ROWS}
     with pytest.raises(ValueError, match="task t: split column s has no test row"):

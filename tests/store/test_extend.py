@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,9 @@ def test_cells_for_old_rows_fill_gaps_and_twice_given_ones_are_duplicates(tmp_pa
     rest = PackInputs({"y": write_folder(tmp_path / "rest", np.full((3, 3), 2, np.float32), ["c", "d", "e"])})
     filled = extend(rest, tmp_path / "packed")
     again = PackInputs({"y": write_folder(tmp_path / "again", np.full((2, 3), 3, np.float32), ["a", "f"])})
-    with pytest.raises(ValueError, match=r"modality y: .*again has duplicate ids \(1 of them, such as 'a', 2 times"):
+    with pytest.raises(
+        ValueError, match=r"modality y: .*again gives ids that the data set has already \(1 of them, such as 'a'\)"
+    ):
         extend(again, filled)
     last = open_dataset(extend(again, filled, settings=PackSettings(on_duplicate="last")))
     assert last.uri.endswith("manifest-2.json")
@@ -159,7 +162,9 @@ def test_only_another_value_of_a_label_is_a_duplicate(labelled: tuple[Path, Pack
     table = folder.parent / "changed.csv"
     table.write_text("id,y,z\na,1,10\nb,2,20\nc,4,\nx,,30\n")
     changed = PackInputs(new.modalities, table=table, labels=("y", "z"))
-    with pytest.raises(ValueError, match=r"duplicate ids \(1 of them, such as 'c', 2 times with more than one y\)"):
+    with pytest.raises(
+        ValueError, match=r"gives ids with another y that the data set has already \(1 of them, such as 'c'\)"
+    ):
         extend(changed, folder)
     for rule, y in (("first", 3), ("last", 4)):
         found = known(extend(changed, folder, settings=PackSettings(on_duplicate=rule)))
@@ -210,11 +215,11 @@ def test_of_two_extensions_at_once_the_second_is_told_and_then_gets_the_next_num
     one, other = (sources(tmp_path / str(at), slice(at, at + 50)) for at in (100, 150))
     begun, go_on, made = threading.Event(), threading.Event(), list[str]()
 
-    def slowly(inputs: PackInputs, files: Files) -> object:
+    def slowly(inputs: PackInputs, files: Files, **more: Any) -> object:
         if inputs is one:
             begun.set()
             assert go_on.wait(60)
-        return open_inputs(inputs, files)
+        return open_inputs(inputs, files, **more)
 
     monkeypatch.setattr(extending, "open_inputs", slowly)
     first = threading.Thread(target=lambda: made.append(extend(one, place, settings=SETTINGS)))
@@ -239,10 +244,10 @@ def test_a_manifest_that_appears_meanwhile_is_never_replaced(tmp_path: Path, mon
     pack(sources(tmp_path / "old", slice(0, 100)), out=place, settings=SETTINGS)
     new = sources(tmp_path / "new", slice(100, 200))
 
-    def meanwhile(inputs: PackInputs, files: Files) -> object:
+    def meanwhile(inputs: PackInputs, files: Files, **more: Any) -> object:
         (place / "manifest-1.json").write_text("of a machine that sees no lock")
         (place / "inputs-1.json").write_text("other")
-        return open_inputs(inputs, files)
+        return open_inputs(inputs, files, **more)
 
     monkeypatch.setattr(extending, "open_inputs", meanwhile)
     before = bytes_of(place)

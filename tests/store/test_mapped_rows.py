@@ -1,9 +1,12 @@
 """Vectors gathered from the file in which they lie: the same bytes as through buckets, where it is worth it."""
 
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dynfusion.store import mapped_rows
@@ -13,6 +16,7 @@ from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs
 from dynfusion.store.run_jobs import run_on_threads
 from dynfusion.store.sources import open_source
+from dynfusion.store.table_files import open_table
 from tests.store.sources import vectors, write_folder
 from tests.store.test_pack import files_of
 from tests.store.test_pack_scale import SMALL, KilledError, in_many_pieces, inputs_of
@@ -94,3 +98,32 @@ def test_a_killed_pack_of_mapped_vectors_continues(
     assert all(path.stat().st_size == 0 for path in (tmp_path / ".killed.partial").rglob("values.bin"))
     pack(inputs, out=tmp_path / "killed", settings=SMALL)
     assert files_of(tmp_path / "scattered") == files_of(tmp_path / "killed")
+
+
+def test_a_file_that_is_cut_while_it_is_packed_is_refused(tmp_path: Path) -> None:
+    """Its pages are gone: to touch them would end the process."""
+    source = several(tmp_path)["wide"]
+
+    def run(function, jobs, *, finished):
+        if function.__name__ == "run_shard":
+            os.truncate(source / "embeddings.npy", 4096)
+        run_on_threads(function, jobs, finished=finished, threads=1)
+
+    with pytest.raises(ValueError, match=r"embeddings.npy: it changed while it was .*, from \d+ to 4096 bytes"):
+        pack(PackInputs({"wide": source}), out=tmp_path / "packed", run_jobs=run)
+    assert not (tmp_path / "packed").exists()
+
+
+@pytest.mark.parametrize("writer", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_an_arrow_file_that_is_written_while_it_is_read_is_refused(
+    tmp_path: Path, writer: Callable[[str, pa.Schema], pa.ipc.RecordBatchStreamWriter]
+) -> None:
+    table = pa.table({"id": ["a", "b", "c"], "vector": [[1.0], [2.0], [3.0]]})
+    with writer(str(tmp_path / "x.arrow"), table.schema) as sink:
+        sink.write_table(table)
+    _, pieces = open_table("m", str(tmp_path / "x.arrow"), LOCAL, texts=())
+    batches = pieces[0].read(LOCAL, 1)
+    next(batches)
+    os.utime(tmp_path / "x.arrow", ns=(1, 1))
+    with pytest.raises(ValueError, match=r"x.arrow: it changed while it was being packed"):
+        next(batches)

@@ -5,8 +5,8 @@ import pytest
 
 from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs
+from dynfusion.store.printable import printable
 from dynfusion.verbs.inspect import inspect
-from dynfusion.verbs.printable import printable
 from dynfusion.verbs.sample import sample
 
 

@@ -106,7 +106,7 @@ def test_pack_extends_a_data_set_by_its_address(tmp_path: Path, capsys: pytest.C
     more = [f"{name}={path}" for name, path in write_sources(tmp_path / "more", 310).items()]
     with pytest.raises(ValueError, match="give either --out for a new data set or --extend"):
         pack_command(more, tmp_path / "other", extend=str(tmp_path / "packed"))
-    with pytest.raises(ValueError, match=r"duplicate ids .*--on-duplicate"):
+    with pytest.raises(ValueError, match=r"that the data set has already .*--on-duplicate first"):
         pack(modalities=more, out=None, extend=str(tmp_path / "packed"))
     manifest = pack(modalities=more, out=None, extend=str(tmp_path / "packed"), on_duplicate="first")
     assert f"{tmp_path / 'packed'}/manifest-1.json: {manifest.rows} training rows" in capsys.readouterr().out
