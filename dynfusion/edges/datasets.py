@@ -66,12 +66,13 @@ def open_dataset(
 def manifests_beside(uri: str | Path) -> tuple[str, dict[str, Manifest | None]]:
     """The name of a dataset's manifest, and every manifest of its folder by name, oldest first, None where it cannot be
     read: the dataset and its extensions."""
+    read: Callable[[str], bytes]
     if is_s3(uri):
         store, own = _locate(str(uri))
         names, read = store.find(""), store.read
     else:
         folder, own = local_folder(uri), split_address(uri)[1]
-        names, read = [path.name for path in folder.iterdir()], lambda name: (folder / name).read_bytes()
+        names, read = [path.name for path in folder.iterdir()], partial(_read_near, folder)
     found: dict[str, Manifest | None] = {}
     for name in sorted(filter(_MANIFEST.fullmatch, names), key=lambda name: (len(name), name)):
         try:
@@ -201,6 +202,10 @@ def _staging(verb: str, uri: str) -> Iterator[Path]:
 
 def _taken(uri: str) -> TakenError:
     return TakenError(f"{uri}: already holds another data set, choose another place or remove it first")
+
+
+def _read_near(folder: Path, name: str) -> bytes:
+    return (folder / name).read_bytes()
 
 
 def _text_in(store: ObjectStore, name: str) -> str | None:

@@ -233,7 +233,7 @@ def _read_csv(
         raise ValueError(f"{uri} is not readable as CSV, {first_line(error)}") from None
 
 
-KINDS = {
+KINDS: dict[str, tuple[str, Callable[..., tuple[pa.Schema, tuple[TablePiece, ...]]]]] = {
     "parquet": ("Parquet", _open_parquet),
     "arrow": ("Arrow", _open_arrow),
     "feather": ("Arrow", _open_arrow),

@@ -1,8 +1,8 @@
 """Freed memory stays with the process, so that a step's tensors do not fault their pages in again every step.
 
 The C library gives large blocks back to the system as they are freed; a step then spends up to a quarter of its time in
-page faults (EXPERIMENTS.md). The process keeps its peak instead, which the next step needs anyway. Padding is for threads
-other than the first, whose memory comes in heaps of 64 MB: without it a heap that is emptied goes back at once.
+page faults (EXPERIMENTS.md). The process keeps its peak instead, which the next step needs anyway. The padding is for
+threads other than the first, whose memory comes in heaps of 64 MB: without it an emptied heap goes back at once.
 """
 
 import ctypes

@@ -34,7 +34,7 @@ def extension_lines(own: str, manifests: Manifests) -> list[str]:
     """What a new extension adds to, and a warning that names those whose additions it lacks."""
     known, base = {own}, base_of(own, manifests)
     lines = [f"it extends {base}"]
-    while base in manifests and base not in known:
+    while base is not None and base in manifests and base not in known:
         known.add(base)
         base = base_of(base, manifests)
     lacking = [_text(entry) for entry in entries(manifests) if entry["name"] not in known]
