@@ -165,7 +165,7 @@ def test_a_bfloat16_number_beyond_float16_is_bad(tmp_path: Path) -> None:
 
 def test_pieces_of_a_long_file_start_at_their_own_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dynfusion.store.npy_files.PIECE_BYTES", 7 * DIM * 2)
-    monkeypatch.setattr("dynfusion.store.npy_files._SCAN_BYTES", 11)
+    monkeypatch.setattr("dynfusion.store.text_lines._SCAN_BYTES", 11)
     source = open_source("a", str(write_folder(tmp_path / "a", VALUES, IDS)))
     assert len(source.pieces) == 13
     chunks = [chunk for piece in source.pieces for chunk in piece.read(LOCAL, 5)]
