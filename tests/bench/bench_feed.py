@@ -61,6 +61,7 @@ def main(size: int = 262_144, *, global_batch_rows: int = 4096, round_seconds: f
             for _ in range(order.steps_per_epoch):
                 turn()
         taken = _take_turns(turns, round_seconds)
+        first = _first_epochs(dataset, order)
     seconds = {name: statistics.median(rounds.seconds) for name, rounds in taken.items()}
     busy = {name: statistics.median(rounds.busy_cores) for name, rounds in taken.items()}
     settings = {
@@ -70,8 +71,24 @@ def main(size: int = 262_144, *, global_batch_rows: int = 4096, round_seconds: f
         "round_seconds": round_seconds,
     }
     result = _result(seconds, busy, batch, settings)
+    result["figures"] |= first
     print(json.dumps(result))
     return result
+
+
+def _first_epochs(dataset: Dataset, order: Order) -> dict[str, float]:
+    """Milliseconds of a batch in the first epoch of a process, with every block's checksum checked and without."""
+    names = {True: "first_epoch_checked_ms", False: "first_epoch_unchecked_ms"}
+    taken: dict[str, list[float]] = {name: [] for name in names.values()}
+    for _ in range(ROUNDS):
+        for check, name in names.items():
+            fresh, settings = open_dataset(dataset.uri), FeedSettings(check=check, resident="never")
+            with Feed(fresh, order, rank=0, world_size=1, settings=settings) as feed:
+                started = time.perf_counter()
+                for _ in range(order.steps_per_epoch):
+                    next(feed)
+                taken[name].append(1000 * (time.perf_counter() - started) / order.steps_per_epoch)
+    return {name: statistics.median(found) for name, found in taken.items()}
 
 
 def _result(seconds: dict[str, float], busy: dict[str, float], batch: int, settings: dict[str, Any]) -> dict[str, Any]:
