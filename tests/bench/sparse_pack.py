@@ -23,7 +23,7 @@ _NO_DIGEST = "0" * 64
 
 
 def write_sparse_pack(folder: Path, rows: int, dims: dict[str, int]) -> Dataset:
-    """A dataset of `rows` rows in `folder`, which must be empty; only those of blocks are right, so `verify` refuses it."""
+    """A dataset of `rows` rows in `folder`, which must be empty; only blocks have right checksums, `verify` refuses it."""
     small = _pack_one_block(folder / "small", dims)
     manifest = small.manifest
     template = (folder / "small" / "packed" / manifest.shards[0].path).read_bytes()
