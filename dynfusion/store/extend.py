@@ -28,7 +28,7 @@ from dynfusion.store.extension_base import (
 from dynfusion.store.file_lock import alone
 from dynfusion.store.files import LOCAL, Files
 from dynfusion.store.manifest import Manifest, local_folder, write_manifest
-from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs
+from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs, see_inputs
 from dynfusion.store.pack_manifest import Kept, write_pack
 from dynfusion.store.pack_passes import read_sources
 from dynfusion.store.pack_work import INPUTS_NAME, Progress, Say, Work, start_work, work_folder
@@ -67,7 +67,8 @@ def extend(
     target = local_folder(base) if out is None else out
     whole = open_base(str(base), files)
     settings = _settled(settings or PackSettings(), whole.manifest, str(base))
-    content = [whole.manifest.fingerprint, json.loads(describe_inputs(inputs, settings, files))]
+    seen = see_inputs(inputs, files)
+    content = [whole.manifest.fingerprint, json.loads(describe_inputs(inputs, settings, seen))]
     record = json.dumps(content, indent=1) + "\n"
     number, made = _find(whole.folder, record, files)
     if made and out is None:
@@ -87,8 +88,9 @@ def extend(
                 start = partial(
                     start_work, folder, settings=settings, files=files, run_jobs=run_jobs, progress=progress, say=say
                 )
-                work, kept = _read(folder, whole, sources, table, start=start)
-                manifest = write_pack(work, inputs, settings, kept=kept, suffix=f"-{number}")
+                with seen.unchanged():
+                    work, kept = _read(folder, whole, sources, table, start=start)
+                    manifest = write_pack(work, inputs, settings, kept=kept, suffix=f"-{number}")
                 _publish(folder, target, manifest, number)
                 shutil.rmtree(folder)
         elif made and out is not None:

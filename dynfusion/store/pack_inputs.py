@@ -15,7 +15,8 @@ from dynfusion.store.files import Files, folder_of
 from dynfusion.store.join import OnDuplicate
 from dynfusion.store.manifest import FORMAT_VERSION, NAME_PATTERN
 from dynfusion.store.source import OpenedFile, binary_width
-from dynfusion.store.sources import Source, open_source, source_files
+from dynfusion.store.source_versions import SeenSources, see_sources
+from dynfusion.store.sources import Source, open_source
 from dynfusion.store.table import Table, open_metadata
 
 LEAST_MEMORY_BYTES = 384 << 20
@@ -108,22 +109,26 @@ def open_inputs(
     return sources, table
 
 
-def describe_inputs(inputs: PackInputs, settings: PackSettings, files: Files) -> str:
+def see_inputs(inputs: PackInputs, files: Files) -> SeenSources:
+    """The files of all modalities and of the table as they are now."""
+    return see_sources(map(str, filter(None, [*inputs.modalities.values(), inputs.table])), files)
+
+
+def describe_inputs(inputs: PackInputs, settings: PackSettings, seen: SeenSources) -> str:
     """What was packed and how, as text that is equal exactly when the pack would be: the versions of all files, and
     the settings that change a byte."""
     content = {
         "format_version": FORMAT_VERSION,
-        "modalities": [[name, _versions(str(uri), files)] for name, uri in inputs.modalities.items()],
-        "table": _versions(str(inputs.table), files) if inputs.table else None,
+        "modalities": [[name, _by_path(seen.versions(str(uri)))] for name, uri in inputs.modalities.items()],
+        "table": _by_path(seen.versions(str(inputs.table))) if inputs.table else None,
         "columns": [inputs.id_column, list(inputs.labels), inputs.split_column, inputs.binary_dtype],
         "settings": settings.model_dump(mode="json", exclude={"memory_bytes", "threads"}),
     }
     return json.dumps(content, indent=1) + "\n"
 
 
-def _versions(uri: str, files: Files) -> dict[str, str]:
+def _by_path(versions: Mapping[str, str]) -> dict[str, str]:
     """The version of every file by its path below the folder that all of them share."""
-    found = source_files(uri, files)
-    folders = sorted(folder_of(file).split("/") for file in found)
+    folders = sorted(folder_of(file).split("/") for file in versions)
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*folders[:1], *folders[-1:], strict=False)))
-    return {"/".join(file.split("/")[shared:]): files.version(file) for file in found}
+    return {"/".join(file.split("/")[shared:]): version for file, version in versions.items()}

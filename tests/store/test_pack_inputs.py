@@ -9,14 +9,15 @@ import pytest
 from dynfusion.store.files import LOCAL
 from dynfusion.store.npy_files import FOLDER_FILES
 from dynfusion.store.pack import pack
-from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs
+from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, see_inputs
 from tests.store.sources import write_folder
 
 VALUES = np.arange(8, dtype=np.float16).reshape(4, 2) + 1
 
 
 def record(address: Path) -> str:
-    return describe_inputs(PackInputs({"m": address}), PackSettings(), LOCAL)
+    inputs = PackInputs({"m": address})
+    return describe_inputs(inputs, PackSettings(), see_inputs(inputs, LOCAL))
 
 
 def test_a_change_in_any_of_several_folders_is_noticed(tmp_path: Path) -> None:
