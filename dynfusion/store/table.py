@@ -92,6 +92,12 @@ def _read(
         yield Chunk(ids, None, None, texts)
 
 
+def usual_split(column: pa.Array) -> pa.Array:
+    """Every usual spelling as train, valid or test; anything else as it is."""
+    found = pc.index_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value_set=pa.array(list(_SPELLINGS)))
+    return pc.coalesce(pa.array(list(_SPELLINGS.values())).take(found), column)
+
+
 def _split(column: pa.Array, ids: pa.Array, where: str) -> pa.Array:
     """Every usual spelling as train, valid or test; null stays null."""
     found = pc.index_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value_set=pa.array(list(_SPELLINGS)))
