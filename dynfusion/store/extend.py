@@ -81,7 +81,10 @@ def extend(
             if out is not None:
                 (out / _manifest_name(number)).unlink(missing_ok=True)  # made of other inputs and never taken away
             named = (*whole.manifest.label_columns, *filter(None, [whole.manifest.split_column]))
-            sources, table = open_inputs(inputs, files, known=known_of(whole, str(base)), elsewhere=named)
+            _check_labels(whole, inputs, str(base))
+            known = known_of(whole, str(base))
+            sources, table = open_inputs(inputs, files, known=known, columns=whole.columns, elsewhere=named)
+            _tell_of_columns(whole.manifest, sources, str(base), say)
             _check_sources(whole.manifest, sources, str(base))
             _check_columns(whole, table, str(base))
             with work_folder(target / f".manifest-{number}.partial", record) as folder:
@@ -177,6 +180,27 @@ def _check_sources(old: Manifest, sources: Sequence[Source], base: str) -> None:
         if spec is not None and source.encoder and spec.encoder and spec.encoder != source.encoder:
             raise ValueError(
                 f"modality {source.name}: {source.uri} was made by {source.encoder!r}, {base} by {spec.encoder!r}"
+            )
+
+
+def _check_labels(whole: Base, inputs: PackInputs, base: str) -> None:
+    for name in (*inputs.labels, *filter(None, [inputs.split_column])):
+        taken = [spec.name for spec in whole.manifest.modalities if name in spec.features]
+        if taken and name not in whole.columns:
+            raise ValueError(
+                f"labels and split: {name} is a feature of modality {taken[0]} of {base}, give the column of the table "
+                "another name"
+            )
+
+
+def _tell_of_columns(old: Manifest, sources: Sequence[Source], base: str, say: Say | None) -> None:
+    unnamed = {spec.name for spec in old.modalities if not spec.features}
+    for source in sources:
+        if say and source.name in unnamed and source.features:
+            shown = ", ".join(source.features[:5]) + (", ..." if len(source.features) > 5 else "")
+            say(
+                f"modality {source.name}: {base} does not say the order of its columns, those of {source.uri} are "
+                f"taken as they stand: {shown}"
             )
 
 

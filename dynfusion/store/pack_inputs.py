@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+import pyarrow as pa
 from pydantic import Field
 
 from dynfusion.settings import Settings
@@ -77,12 +78,19 @@ class PackInputs:
 
 
 def open_inputs(
-    inputs: PackInputs, files: Files, *, known: Mapping[str, OpenedFile] | None = None, elsewhere: Iterable[str] = ()
+    inputs: PackInputs,
+    files: Files,
+    *,
+    known: Mapping[str, OpenedFile] | None = None,
+    columns: Mapping[str, pa.DataType] | None = None,
+    elsewhere: Iterable[str] = (),
 ) -> tuple[list[Source], Table | None]:
     """The sources and the table, opened.
 
-    `known` says what a dataset that is extended has of a modality; names of the table's columns and those taken
-    `elsewhere` are no features. Raises ValueError for what can be seen to be wrong before rows are read.
+    `known` says what a dataset that is extended has of a modality, `columns` the types of its labels; names of the
+    table's columns and those taken `elsewhere` are no features, but for those that are the dataset's features already.
+
+    Raises ValueError for what can be seen to be wrong before rows are read.
     """
     named = (*elsewhere, *inputs.labels, *([inputs.split_column] if inputs.split_column else []))
     taken = {*named, *([inputs.id_column] if inputs.table is not None else [])}
@@ -93,7 +101,7 @@ def open_inputs(
             files=files,
             binary_dtype=inputs.binary_dtype,
             like=(known or {}).get(name),
-            elsewhere=taken,
+            elsewhere=taken.difference(known[name].features if known and name in known else ()),
         )
         for name, uri in inputs.modalities.items()
     ]
@@ -105,6 +113,7 @@ def open_inputs(
         labels=inputs.labels,
         split_column=inputs.split_column,
         files=files,
+        known=columns or {},
     )
     return sources, table
 
