@@ -61,8 +61,7 @@ def extend(
     manifest last; `files` reads the base as well as the sources. `say` gets sentences about what is no error.
 
     Raises ValueError as `pack` does, for another holdout, seed or block size than the base's, for a modality of another
-    width, a column of another kind, and at once
-    when another process is extending the dataset.
+    width, a column of another kind, and at once when another process is extending the dataset.
     """
     target = local_folder(base) if out is None else out
     whole = open_base(str(base), files)
