@@ -34,7 +34,7 @@ class TaskData:
     label_names: tuple[str, ...]
     kind: Kind
     split: np.ndarray
-    """[rows] of "train", "valid" or "test"."""
+    """[rows] of "train", "valid" or "test", empty for a row of no part."""
     split_name: str = "given"
     class_names: tuple[str, ...] = ()
 
@@ -128,8 +128,8 @@ def _split(name: str, table: pa.Table, column: str | None, ids: np.ndarray) -> t
     if column is None:
         draws = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 for text in ids.tolist()]
         return np.where(np.array(draws) < HASHED_TEST_SHARE, "test", "train"), "hashed"
-    split = np.array([str(entry) for entry in table[column].to_pylist()], dtype=str)
-    wrong = sorted(set(split.tolist()) - set(SPLITS))
+    split = np.array([entry or "" for entry in table[column].to_pylist()], dtype=str)
+    wrong = sorted(set(split.tolist()) - {*SPLITS, ""})
     if wrong:
         raise ValueError(f"task {name}: split column {column} holds {wrong[0]!r}, allowed are {', '.join(SPLITS)}")
     for part in ("train", "test"):

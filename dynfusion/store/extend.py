@@ -28,7 +28,7 @@ from dynfusion.store.extension_base import (
 from dynfusion.store.file_lock import alone
 from dynfusion.store.files import LOCAL, Files
 from dynfusion.store.manifest import Manifest, local_folder, write_manifest
-from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs
+from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs, see_inputs
 from dynfusion.store.pack_manifest import Kept, write_pack
 from dynfusion.store.pack_passes import read_sources
 from dynfusion.store.pack_work import INPUTS_NAME, Progress, Say, Work, start_work, work_folder
@@ -61,13 +61,13 @@ def extend(
     manifest last; `files` reads the base as well as the sources. `say` gets sentences about what is no error.
 
     Raises ValueError as `pack` does, for another holdout, seed or block size than the base's, for a modality of another
-    width, a column of another kind, and at once
-    when another process is extending the dataset.
+    width, a column of another kind, and at once when another process is extending the dataset.
     """
     target = local_folder(base) if out is None else out
     whole = open_base(str(base), files)
     settings = _settled(settings or PackSettings(), whole.manifest, str(base))
-    content = [whole.manifest.fingerprint, json.loads(describe_inputs(inputs, settings, files))]
+    seen = see_inputs(inputs, files)
+    content = [whole.manifest.fingerprint, json.loads(describe_inputs(inputs, settings, seen))]
     record = json.dumps(content, indent=1) + "\n"
     number, made = _find(whole.folder, record, files)
     if made and out is None:
@@ -80,15 +80,19 @@ def extend(
             if out is not None:
                 (out / _manifest_name(number)).unlink(missing_ok=True)  # made of other inputs and never taken away
             named = (*whole.manifest.label_columns, *filter(None, [whole.manifest.split_column]))
-            sources, table = open_inputs(inputs, files, known=known_of(whole, str(base)), elsewhere=named)
+            _check_labels(whole, inputs, str(base))
+            known = known_of(whole, str(base))
+            sources, table = open_inputs(inputs, files, known=known, columns=whole.columns, elsewhere=named)
+            _tell_of_columns(whole.manifest, sources, str(base), say)
             _check_sources(whole.manifest, sources, str(base))
             _check_columns(whole, table, str(base))
             with work_folder(target / f".manifest-{number}.partial", record) as folder:
                 start = partial(
                     start_work, folder, settings=settings, files=files, run_jobs=run_jobs, progress=progress, say=say
                 )
-                work, kept = _read(folder, whole, sources, table, start=start)
-                manifest = write_pack(work, inputs, settings, kept=kept, suffix=f"-{number}")
+                with seen.unchanged():
+                    work, kept = _read(folder, whole, sources, table, start=start)
+                    manifest = write_pack(work, inputs, settings, kept=kept, suffix=f"-{number}")
                 _publish(folder, target, manifest, number)
                 shutil.rmtree(folder)
         elif made and out is not None:
@@ -175,6 +179,27 @@ def _check_sources(old: Manifest, sources: Sequence[Source], base: str) -> None:
         if spec is not None and source.encoder and spec.encoder and spec.encoder != source.encoder:
             raise ValueError(
                 f"modality {source.name}: {source.uri} was made by {source.encoder!r}, {base} by {spec.encoder!r}"
+            )
+
+
+def _check_labels(whole: Base, inputs: PackInputs, base: str) -> None:
+    for name in (*inputs.labels, *filter(None, [inputs.split_column])):
+        taken = [spec.name for spec in whole.manifest.modalities if name in spec.features]
+        if taken and name not in whole.columns:
+            raise ValueError(
+                f"labels and split: {name} is a feature of modality {taken[0]} of {base}, give the column of the table "
+                "another name"
+            )
+
+
+def _tell_of_columns(old: Manifest, sources: Sequence[Source], base: str, say: Say | None) -> None:
+    unnamed = {spec.name for spec in old.modalities if not spec.features}
+    for source in sources:
+        if say and source.name in unnamed and source.features:
+            shown = ", ".join(source.features[:5]) + (", ..." if len(source.features) > 5 else "")
+            say(
+                f"modality {source.name}: {base} does not say the order of its columns, those of {source.uri} are "
+                f"taken as they stand: {shown}"
             )
 
 

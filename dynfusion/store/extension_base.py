@@ -21,7 +21,7 @@ from dynfusion.store.scatter import scattered_ids
 from dynfusion.store.source import TEXTS, OpenedFile
 from dynfusion.store.sources import Source
 from dynfusion.store.statistics import Moments, merge, moments_of, no_moments, without
-from dynfusion.store.table import Table
+from dynfusion.store.table import Table, usual_split
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def open_base(address: str, files: Files) -> Base:
 
 
 def keeping_full_shards(base: Base, sources: Sequence[Source], table: Table | None) -> Base | None:
-    """The base with its full shards kept; None when the old rows get a modality or a column that they lack."""
+    """The base with its full shards kept; None when the old rows get a modality or a column that they
+    lack or another spelling of the split."""
     columns = {name for source in sources for name in source.texts} | (table.columns.keys() if table else set())
     if columns - base.columns.keys() or {source.name for source in sources} - set(base.manifest.names):
         return None
@@ -74,7 +75,18 @@ def keeping_full_shards(base: Base, sources: Sequence[Source], table: Table | No
     for shards in (base.manifest.shards, base.manifest.holdout_shards):
         full = not shards or shards[-1].rows % base.manifest.block_rows == 0
         kept.append(len(shards) if full else len(shards) - 1)
-    return replace(base, kept=(kept[0], kept[1]))
+    parts = replace(base, kept=(kept[0], kept[1]))
+    return parts if _spells_splits_as_today(parts) else None
+
+
+def _spells_splits_as_today(base: Base) -> bool:
+    """Whether the split of all rows that stay is written as a new row's would be."""
+    name = base.manifest.split_column
+    return name is None or all(
+        usual_split(batch[name]).equals(batch[name])
+        for file in base.kept_sidecars
+        for batch in sidecar_batches(base.folder, file, base.files)
+    )
 
 
 def with_pooled_rows(base: Base, sources: Sequence[Source], table: Table | None) -> tuple[list[Source], Table | None]:
@@ -100,7 +112,7 @@ def with_pooled_rows(base: Base, sources: Sequence[Source], table: Table | None)
         )
     sidecars = [shard.sidecar for shard in base.pooled_shards] + ([old.dropped] if old.dropped else [])
     columns = {**base.columns, **(table.columns if table else {})}
-    texts_of_old = text_pieces(base.folder, sidecars, list(base.columns))
+    texts_of_old = text_pieces(base.folder, sidecars, list(base.columns), old.split_column)
     if table is not None:
         split = table.split_column or old.split_column
         table = Table(table.uri, table.ids_at, columns, (*texts_of_old, *table.pieces), split)

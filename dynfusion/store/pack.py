@@ -14,7 +14,7 @@ from pathlib import Path
 from dynfusion.store.file_lock import alone
 from dynfusion.store.files import LOCAL, Files
 from dynfusion.store.manifest import Manifest, local_folder, read_manifest, write_manifest
-from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs
+from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs, see_inputs
 from dynfusion.store.pack_manifest import write_pack
 from dynfusion.store.pack_passes import read_sources
 from dynfusion.store.pack_work import INPUTS_NAME, Progress, Say, start_work, work_folder
@@ -37,12 +37,13 @@ def pack(
     wherever the jobs run. Packing them again into the same place returns what is there; a killed pack continues. `say`
     gets sentences about what was found that is no error.
 
-    Raises ValueError for every fault of the inputs (the file and what is allowed), when `out` holds something else, and
-    at once when another process is packing to it.
+    Raises ValueError for every fault of the inputs (the file and what is allowed), for a file that changes meanwhile,
+    when `out` holds something else, and at once when another process is packing to it.
     """
     settings = settings or PackSettings()
     target = local_folder(out)
-    record = describe_inputs(inputs, settings, files)
+    seen = see_inputs(inputs, files)
+    record = describe_inputs(inputs, settings, seen)
     if _holds_something(target):
         return _already_packed(target, record)
     sources, table = open_inputs(inputs, files)
@@ -54,8 +55,9 @@ def pack(
             work = start_work(
                 folder, sources, table, settings, files=files, run_jobs=run_jobs, progress=progress, say=say
             )
-            read_sources(work)
-            manifest = write_pack(work, inputs, settings)
+            with seen.unchanged():
+                read_sources(work)
+                manifest = write_pack(work, inputs, settings)
             shutil.rmtree(work.scratch)
             write_manifest(manifest, folder)
             os.replace(folder, target)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+import pyarrow as pa
 from pydantic import Field
 
 from dynfusion.settings import Settings
@@ -15,7 +16,8 @@ from dynfusion.store.files import Files, folder_of
 from dynfusion.store.join import OnDuplicate
 from dynfusion.store.manifest import FORMAT_VERSION, NAME_PATTERN
 from dynfusion.store.source import OpenedFile, binary_width
-from dynfusion.store.sources import Source, open_source, source_files
+from dynfusion.store.source_versions import SeenSources, see_sources
+from dynfusion.store.sources import Source, open_source
 from dynfusion.store.table import Table, open_metadata
 
 LEAST_MEMORY_BYTES = 384 << 20
@@ -76,12 +78,19 @@ class PackInputs:
 
 
 def open_inputs(
-    inputs: PackInputs, files: Files, *, known: Mapping[str, OpenedFile] | None = None, elsewhere: Iterable[str] = ()
+    inputs: PackInputs,
+    files: Files,
+    *,
+    known: Mapping[str, OpenedFile] | None = None,
+    columns: Mapping[str, pa.DataType] | None = None,
+    elsewhere: Iterable[str] = (),
 ) -> tuple[list[Source], Table | None]:
     """The sources and the table, opened.
 
-    `known` says what a dataset that is extended has of a modality; names of the table's columns and those taken
-    `elsewhere` are no features. Raises ValueError for what can be seen to be wrong before rows are read.
+    `known` says what a dataset that is extended has of a modality, `columns` the types of its labels; names of the
+    table's columns and those taken `elsewhere` are no features, but for those that are the dataset's features already.
+
+    Raises ValueError for what can be seen to be wrong before rows are read.
     """
     named = (*elsewhere, *inputs.labels, *([inputs.split_column] if inputs.split_column else []))
     taken = {*named, *([inputs.id_column] if inputs.table is not None else [])}
@@ -92,7 +101,7 @@ def open_inputs(
             files=files,
             binary_dtype=inputs.binary_dtype,
             like=(known or {}).get(name),
-            elsewhere=taken,
+            elsewhere=taken.difference(known[name].features if known and name in known else ()),
         )
         for name, uri in inputs.modalities.items()
     ]
@@ -104,26 +113,31 @@ def open_inputs(
         labels=inputs.labels,
         split_column=inputs.split_column,
         files=files,
+        known=columns or {},
     )
     return sources, table
 
 
-def describe_inputs(inputs: PackInputs, settings: PackSettings, files: Files) -> str:
+def see_inputs(inputs: PackInputs, files: Files) -> SeenSources:
+    """The files of all modalities and of the table as they are now."""
+    return see_sources(map(str, filter(None, [*inputs.modalities.values(), inputs.table])), files)
+
+
+def describe_inputs(inputs: PackInputs, settings: PackSettings, seen: SeenSources) -> str:
     """What was packed and how, as text that is equal exactly when the pack would be: the versions of all files, and
     the settings that change a byte."""
     content = {
         "format_version": FORMAT_VERSION,
-        "modalities": [[name, _versions(str(uri), files)] for name, uri in inputs.modalities.items()],
-        "table": _versions(str(inputs.table), files) if inputs.table else None,
+        "modalities": [[name, _by_path(seen.versions(str(uri)))] for name, uri in inputs.modalities.items()],
+        "table": _by_path(seen.versions(str(inputs.table))) if inputs.table else None,
         "columns": [inputs.id_column, list(inputs.labels), inputs.split_column, inputs.binary_dtype],
         "settings": settings.model_dump(mode="json", exclude={"memory_bytes", "threads"}),
     }
     return json.dumps(content, indent=1) + "\n"
 
 
-def _versions(uri: str, files: Files) -> dict[str, str]:
+def _by_path(versions: Mapping[str, str]) -> dict[str, str]:
     """The version of every file by its path below the folder that all of them share."""
-    found = source_files(uri, files)
-    folders = sorted(folder_of(file).split("/") for file in found)
+    folders = sorted(folder_of(file).split("/") for file in versions)
     shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*folders[:1], *folders[-1:], strict=False)))
-    return {"/".join(file.split("/")[shared:]): files.version(file) for file in found}
+    return {"/".join(file.split("/")[shared:]): version for file, version in versions.items()}

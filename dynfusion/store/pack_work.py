@@ -21,6 +21,8 @@ from dynfusion.store.table import Table
 
 INPUTS_NAME = "inputs.json"
 WORK_NAME = "work"
+_WORK_FORMAT = 2
+"""Of the files in the work folder: those of another format are not continued."""
 
 Progress = Callable[[int, int], None]
 """Called with the rows read and written so far, and of how many."""
@@ -140,7 +142,8 @@ def start_work(
     threads = settings.threads or available_cores()
     mapped = map_sources(sources, files, memory_bytes=mappable_bytes(settings.memory_bytes))
     plan = make_plan(sources, table, mapped, memory_bytes=settings.memory_bytes, threads=threads)
-    _keep_plan(folder / WORK_NAME, f"{plan.num_buckets} buckets, in place: {', '.join(mapped) or 'none'}\n")
+    cut = f"{plan.num_buckets} buckets, in place: {', '.join(mapped) or 'none'}"
+    _keep_plan(folder / WORK_NAME, f"work format {_WORK_FORMAT}, {cut}\n")
     rules = Rules(settings.on_bad, settings.zero_rows, settings.on_duplicate, settings.holdout, settings.seed)
     return Work(
         folder=folder,

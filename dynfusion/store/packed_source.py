@@ -11,6 +11,7 @@ from dynfusion.store.join import REASON_PREFIX
 from dynfusion.store.manifest import FileSpec, Manifest, ModalitySpec, ShardSpec
 from dynfusion.store.reasons import Reason
 from dynfusion.store.source import TEXTS, Chunk, Piece
+from dynfusion.store.table import usual_split
 
 
 def vector_pieces(folder: str, manifest: Manifest, shards: Sequence[ShardSpec], modality: int) -> tuple[Piece, ...]:
@@ -37,15 +38,17 @@ def dropped_pieces(folder: str, manifest: Manifest, modality: int) -> tuple[Piec
     return (Piece(f"{folder}/{file.path}", 0, file.rows, 0, partial(_read_dropped, folder, file, spec), packed=True),)
 
 
-def text_pieces(folder: str, sidecars: Sequence[FileSpec], columns: Sequence[str]) -> tuple[Piece, ...]:
-    """The ids and these columns of the sidecars, as pieces of a table."""
+def text_pieces(
+    folder: str, sidecars: Sequence[FileSpec], columns: Sequence[str], split_column: str | None
+) -> tuple[Piece, ...]:
+    """The ids and these columns of the sidecars, as pieces of a table, the split in the spelling of today."""
     return tuple(
         Piece(
             f"{folder}/{file.path}",
             0,
             file.rows,
             file.bytes,
-            partial(_read_texts, folder, file, tuple(columns)),
+            partial(_read_texts, folder, file, tuple(columns), split_column),
             packed=True,
         )
         for file in sidecars
@@ -66,11 +69,14 @@ def sidecar_batches(folder: str, file: FileSpec, files: Files) -> Iterator[pa.Re
             yield reader.get_batch(number)
 
 
-def _read_texts(folder: str, file: FileSpec, columns: Sequence[str], files: Files, chunk_rows: int) -> Iterator[Chunk]:
+def _read_texts(
+    folder: str, file: FileSpec, columns: Sequence[str], split_column: str | None, files: Files, chunk_rows: int
+) -> Iterator[Chunk]:
     for batch in sidecar_batches(folder, file, files):
         for start in range(0, batch.num_rows, chunk_rows):
             part = batch.slice(start, chunk_rows)
-            yield Chunk(part["id"], None, None, {name: part[name] for name in columns})
+            texts = {name: usual_split(part[name]) if name == split_column else part[name] for name in columns}
+            yield Chunk(part["id"], None, None, texts)
 
 
 def _read_dropped(folder: str, file: FileSpec, spec: ModalitySpec, files: Files, chunk_rows: int) -> Iterator[Chunk]:

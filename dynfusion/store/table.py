@@ -1,6 +1,6 @@
 """The optional metadata table of `pack`: SMILES, labels and a split by id, from CSV, Parquet or Arrow."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -31,16 +31,25 @@ class Table:
 
 
 def open_metadata(
-    uri: str, *, id_column: str, labels: Sequence[str], split_column: str | None, files: Files = LOCAL
+    uri: str,
+    *,
+    id_column: str,
+    labels: Sequence[str],
+    split_column: str | None,
+    files: Files = LOCAL,
+    known: Mapping[str, pa.DataType] | None = None,
 ) -> Table:
     """Ids as text; `smiles` and `group` columns when there; labels as float64, or text for classes.
+
+    A label that a dataset has as text already (`known`) is read as text, also where it is blank or made of digits.
 
     Raises ValueError for a missing file or column, or an unreadable file.
     """
     found = files.find(uri)
     if not found:
         raise ValueError(f"table {uri}: no such file")
-    texts = [id_column, *TEXTS, *([split_column] if split_column else [])]
+    classes = [name for name in labels if (known or {}).get(name) == pa.string()]
+    texts = [id_column, *TEXTS, *([split_column] if split_column else []), *classes]
     columns: dict[str, pa.DataType] = {}
     pieces = []
     for file in found:
@@ -52,6 +61,7 @@ def open_metadata(
         check_once(f"table {file}", schema, [*wanted, *TEXTS])
         here = {name: pa.string() for name in TEXTS if name in schema.names}
         here |= {name: _label_type(schema.field(name).type, f"table {file}, column {name}") for name in labels}
+        here |= {name: pa.string() for name in classes if pa.types.is_null(schema.field(name).type)}
         if split_column:
             here[split_column] = pa.string()
         if columns and here != columns:
@@ -90,6 +100,12 @@ def _read(
         if split_column:
             texts[split_column] = _split(texts[split_column], ids, f"table {uri}, column {split_column},")
         yield Chunk(ids, None, None, texts)
+
+
+def usual_split(column: pa.Array) -> pa.Array:
+    """Every usual spelling as train, valid or test; anything else as it is."""
+    found = pc.index_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value_set=pa.array(list(_SPELLINGS)))
+    return pc.coalesce(pa.array(list(_SPELLINGS.values())).take(found), column)
 
 
 def _split(column: pa.Array, ids: pa.Array, where: str) -> pa.Array:

@@ -11,6 +11,7 @@ from dynfusion.store.files import Files
 _SCAN_BYTES = 1 << 24
 _TAIL_BYTES = 1 << 12
 _SEPARATOR = b"\x1f"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ def check_text(where: str, uri: str, block: bytes, at: int) -> None:
 
 
 def split_lines(text: bytes) -> pa.Array:
-    """One string a line; through pyarrow's CSV reader, ten times as fast as Python's strings."""
+    """One string a line, without a byte order mark; through pyarrow's CSV reader, ten times as fast as Python's
+    strings."""
+    text = text.removeprefix(_BYTE_ORDER_MARK)
     if _SEPARATOR in text or b"\r" in text:
         return pa.array(text.decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n"), pa.string())
     table = pa.csv.read_csv(

@@ -12,7 +12,7 @@ from dynfusion.store.extend import extend as extend_dataset
 from dynfusion.store.files import Files
 from dynfusion.store.manifest import Manifest, ModalitySpec
 from dynfusion.store.pack import pack as pack_dataset
-from dynfusion.store.pack_inputs import LEAST_MEMORY_BYTES, PackInputs, PackSettings, describe_inputs
+from dynfusion.store.pack_inputs import LEAST_MEMORY_BYTES, PackInputs, PackSettings, describe_inputs, see_inputs
 from dynfusion.store.printable import printable
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.verbs.display import progress
@@ -62,7 +62,7 @@ def pack(
             )
 
         def put(uri: str) -> Manifest:
-            return pack_to_store(pack_at, uri, describe_inputs(inputs, checked, ANYWHERE))
+            return pack_to_store(pack_at, uri, describe_inputs(inputs, checked, see_inputs(inputs, ANYWHERE)))
 
         def extend_at(base: str, folder: Path | None, files: Files) -> str:
             return extend_dataset(

@@ -16,7 +16,7 @@ from dynfusion.store.extend import extend
 from dynfusion.store.files import LOCAL, Files
 from dynfusion.store.manifest import Manifest
 from dynfusion.store.pack import pack as pack_here
-from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs
+from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, see_inputs
 from dynfusion.verbs import inspect as inspecting
 from dynfusion.verbs.pack import pack
 from dynfusion.verbs.sample import sample
@@ -72,14 +72,14 @@ def test_a_taken_address_is_seen_before_anything_is_packed(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     inputs, place = PackInputs(write_sources(tmp_path / "sources", 100)), at(endpoint, "taken")
-    record = describe_inputs(inputs, PackSettings(), LOCAL)
+    record = describe_inputs(inputs, PackSettings(), see_inputs(inputs, LOCAL))
 
     def never(folder: Path) -> Manifest:
         raise AssertionError("nothing is packed")
 
     first = pack_to_store(lambda folder: pack_here(inputs, out=folder), place, record)
     assert pack_to_store(never, place, record) == first
-    for other in (None, describe_inputs(inputs, PackSettings(seed=1), LOCAL)):
+    for other in (None, describe_inputs(inputs, PackSettings(seed=1), see_inputs(inputs, LOCAL))):
         with pytest.raises(ValueError, match=r"taken.*: already holds another data set"):
             pack_to_store(never, place, other)
     assert not list(tmp_path.glob("dynfusion-*"))

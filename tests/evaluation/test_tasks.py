@@ -1,10 +1,11 @@
 import csv
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dynfusion.evaluation.pool import read_pool
-from dynfusion.evaluation.tasks import read_task
+from dynfusion.evaluation.tasks import _split, read_task
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs, PackSettings
@@ -120,3 +121,8 @@ def test_a_pool_is_the_packs_training_rows_with_the_hold_out_behind_them(sources
     np.testing.assert_allclose(seen.std(axis=0), 1, atol=1e-3)
     with pytest.raises(ValueError, match="its modalities are a, b, allowed are the model's: a, c"):
         read_pool(dataset, modalities=("a", "c"), statistics=statistics, max_rows=20)
+
+
+def test_a_row_without_a_split_is_of_no_part():
+    table = pa.table({"s": ["train", "test", None]})
+    assert _split("t", table, "s", np.array(["a", "b", "c"]))[0].tolist() == ["train", "test", ""]

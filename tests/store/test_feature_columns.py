@@ -76,3 +76,20 @@ def test_pack_says_the_width_and_the_first_and_last_feature(tmp_path: Path, caps
     said = capsys.readouterr().out
     assert "m: 3 numbers, columns f0 to f2, present in 66.7% of the training rows" in said
     assert "n: 1 numbers, columns g to g, present in 100.0% of the training rows" in said
+
+
+def test_a_new_label_named_like_a_feature_is_refused(tmp_path: Path) -> None:
+    pack(PackInputs({"m": csv(tmp_path / "x.csv", "id,f0,f1\na,1,2\n")}), out=tmp_path / "packed")
+    labels = PackInputs(
+        {"n": csv(tmp_path / "n.csv", "id,g\na,1\n")}, table=csv(tmp_path / "t.csv", "id,f1\na,3\n"), labels=("f1",)
+    )
+    with pytest.raises(ValueError, match=r"f1 is a feature of modality m of .*packed"):
+        extend(labels, tmp_path / "packed")
+
+
+def test_an_extension_says_the_order_of_columns_that_the_base_does_not(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "vector": [[1.0, 2.0]]}), tmp_path / "x.parquet")
+    pack(PackInputs({"m": tmp_path / "x.parquet"}), out=tmp_path / "packed")
+    said: list[str] = []
+    extend(PackInputs({"m": csv(tmp_path / "y.csv", "id,f1,f0\nb,1,2\n")}), tmp_path / "packed", say=said.append)
+    assert any("does not say the order of its columns" in line and line.endswith("f1, f0") for line in said)

@@ -109,7 +109,7 @@ def test_a_file_that_is_cut_while_it_is_packed_is_refused(tmp_path: Path) -> Non
             os.truncate(source / "embeddings.npy", 4096)
         run_on_threads(function, jobs, finished=finished, threads=1)
 
-    with pytest.raises(ValueError, match=r"embeddings.npy: it changed while it was .*, from \d+ to 4096 bytes"):
+    with pytest.raises(ValueError, match=r"embeddings.npy: it changed while it was being packed"):
         pack(PackInputs({"wide": source}), out=tmp_path / "packed", run_jobs=run)
     assert not (tmp_path / "packed").exists()
 

@@ -9,14 +9,16 @@ import pytest
 from dynfusion.store.files import LOCAL
 from dynfusion.store.npy_files import FOLDER_FILES
 from dynfusion.store.pack import pack
-from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs
+from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, see_inputs
+from dynfusion.store.run_jobs import run_on_threads
 from tests.store.sources import write_folder
 
 VALUES = np.arange(8, dtype=np.float16).reshape(4, 2) + 1
 
 
 def record(address: Path) -> str:
-    return describe_inputs(PackInputs({"m": address}), PackSettings(), LOCAL)
+    inputs = PackInputs({"m": address})
+    return describe_inputs(inputs, PackSettings(), see_inputs(inputs, LOCAL))
 
 
 def test_a_change_in_any_of_several_folders_is_noticed(tmp_path: Path) -> None:
@@ -65,3 +67,21 @@ def test_a_folder_that_moved_is_the_same_and_files_go_by_their_path_below_it(tmp
     (tmp_path / "source").rename(tmp_path / "moved")
     assert record(tmp_path / "moved") == before
     assert record(tmp_path / "moved" / "*" / "embeddings.npy") == before
+
+
+def test_what_a_pack_of_another_work_format_left_is_not_continued(tmp_path: Path) -> None:
+    inputs = PackInputs({"m": write_folder(tmp_path / "m", VALUES, list("abcd"))})
+
+    def killed(function, jobs, *, finished):
+        run_on_threads(function, jobs, finished=finished, threads=1)
+        if function.__name__ == "run_join":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(inputs, out=tmp_path / "packed", run_jobs=killed)
+    scratch = tmp_path / ".packed.partial" / "work"
+    plan = scratch / "plan.txt"
+    plan.write_text(plan.read_text().partition(", ")[2])  # as it was before it named its format
+    for done in scratch.glob("bucket-*.json"):
+        done.write_text('{"parts": [4, 0, 0]}')
+    assert pack(inputs, out=tmp_path / "packed").rows == 4

@@ -241,3 +241,11 @@ def test_texts_that_only_some_files_have_are_unknown_in_the_others(tmp_path: Pat
     pack(PackInputs({"a": source}), out=tmp_path / "packed")
     found = {row["id"]: row["smiles"] for row in open_dataset(tmp_path / "packed").table("train").to_pylist()}
     assert found == {name: "C" if row < 30 else None for row, name in enumerate(IDS)}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_is_no_part_of_the_first_id(tmp_path: Path, end: str) -> None:
+    folder = write_folder(tmp_path / "m", np.ones((3, 2), np.float16), list("abc"))
+    (folder / "ids.txt").write_bytes(b"\xef\xbb\xbf" + "".join(f"{name}{end}" for name in "abc").encode())
+    pack(PackInputs({"m": folder}), out=tmp_path / "packed")
+    assert set(open_dataset(tmp_path / "packed").table("train")["id"].to_pylist()) == set("abc")
