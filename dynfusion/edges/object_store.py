@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from dynfusion.edges.retry import TooShortError, retrying
+from dynfusion.edges.retry import FAILURES, TooShortError, is_answer, retrying
 from dynfusion.edges.s3_address import S3Address
 from dynfusion.edges.s3_clients import STALL_SECONDS, Reach, clients
 
@@ -102,28 +102,32 @@ class ObjectStore:
 
     def _retrying(self, call: Callable[[], Result], where: S3Address) -> Result:
         made = 0
+        reach = self._reach
 
         def attempt() -> Result:
             nonlocal made
             made = clients.generation
-            return call()
+            try:
+                found = call()
+            except FAILURES as error:
+                if is_answer(error):
+                    clients.reached.add(reach)
+                raise
+            clients.reached.add(reach)
+            return found
 
-        renew, reach = partial(clients.renew, lambda: made), self._reach
         try:
-            found = retrying(
+            return retrying(
                 attempt,
                 str(where),
-                renew=renew,
+                renew=partial(clients.renew, lambda: made),
                 deadline_seconds=self.deadline_seconds,
-                unreached=None if reach in clients.reached else _unreached(where),
+                unreached=lambda: None if reach in clients.reached else _unreached(where),
             )
         except FileNotFoundError as error:
             if "bucket does not exist" in str(error):
                 raise ValueError(f"{where}: there is no bucket {where.bucket}, make it or correct the name") from None
-            clients.reached.add(reach)
             raise
-        clients.reached.add(reach)
-        return found
 
 
 def _unreached(where: S3Address) -> str:
