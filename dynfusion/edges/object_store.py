@@ -71,6 +71,11 @@ class ObjectStore:
         found = self._retrying(lambda: clients.small_files(self._reach).find(where.path), where)
         return sorted(file.removeprefix(f"{where.path}/") for file in found)
 
+    def names(self) -> list[str]:
+        """Names in the folder itself, not of what lies in its folders. Raises as `size`."""
+        found = self._retrying(lambda: clients.small_files(self._reach).ls(self.address.path), self.address)
+        return sorted(file.removeprefix(f"{self.address.path}/") for file in found)
+
     def remove(self, path: str) -> None:
         """Delete a file. Raises ValueError when it cannot be done."""
         where = self.address.join(path)
