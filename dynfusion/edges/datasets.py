@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -28,7 +27,6 @@ from dynfusion.store.manifest import (
     MANIFEST_NAME,
     FileSpec,
     Manifest,
-    local_folder,
     parse_manifest,
     read_manifest,
     split_address,
@@ -40,7 +38,6 @@ from dynfusion.training.sources import Sources, join
 
 _RANGE_BYTES = 12 << 20
 _UPLOADS = 4
-_MANIFEST = re.compile(r"manifest(-\d+)?\.json")
 _DOING = {"pack": "packing to", "extend": "extending"}
 
 Progress = Callable[[int, int], None]
@@ -59,27 +56,8 @@ def open_dataset(
     """
     if not is_s3(uri):
         return local.open_dataset(uri)
-    store, name = _locate(str(uri))
+    store, name = locate(str(uri))
     return local.open_dataset(uri, Remote(store, cache, processes, name))
-
-
-def manifests_beside(uri: str | Path) -> tuple[str, dict[str, Manifest | None]]:
-    """The name of a dataset's manifest, and every manifest of its folder by name, oldest first, None where it cannot be
-    read: the dataset and its extensions."""
-    read: Callable[[str], bytes]
-    if is_s3(uri):
-        store, own = _locate(str(uri))
-        names, read = store.find(""), store.read
-    else:
-        folder, own = local_folder(uri), split_address(uri)[1]
-        names, read = [path.name for path in folder.iterdir()], partial(_read_near, folder)
-    found: dict[str, Manifest | None] = {}
-    for name in sorted(filter(_MANIFEST.fullmatch, names), key=lambda name: (len(name), name)):
-        try:
-            found[name] = parse_manifest(read(name), name)
-        except ValueError:
-            found[name] = None
-    return own, found
 
 
 def open_sources(data: DataSettings, *, processes: int = 1) -> Sources:
@@ -94,7 +72,7 @@ def verify(uri: str | Path, *, progress: Progress | None = None) -> list[str]:
     """
     if not is_s3(uri):
         return checking.verify(uri, progress=progress)
-    store, manifest = _locate(str(uri))[0], open_dataset(uri).manifest
+    store, manifest = locate(str(uri))[0], open_dataset(uri).manifest
     total, done, problems = sum(file.bytes for file in manifest.files), 0, []
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         found = pool.map(partial(_problem, store, manifest), manifest.files)
@@ -161,7 +139,7 @@ def extend_in_store(extend_at: Callable[[str, Path, Files], str], uri: str) -> s
 
     Raises ValueError when there is no dataset, as `extend` does, and when the store cannot be written.
     """
-    store, base_name = _locate(uri)
+    store, base_name = locate(uri)
     known = {file.path for file in open_dataset(uri).manifest.files}
     with _staging("extend", uri) as folder:
         name = split_address(extend_at(f"{store.address}/{base_name}", folder, reaching(store.address)))[1]
@@ -204,10 +182,6 @@ def _taken(uri: str) -> TakenError:
     return TakenError(f"{uri}: already holds another data set, choose another place or remove it first")
 
 
-def _read_near(folder: Path, name: str) -> bytes:
-    return (folder / name).read_bytes()
-
-
 def _text_in(store: ObjectStore, name: str) -> str | None:
     try:
         return store.read(name).decode()
@@ -229,7 +203,7 @@ def _manifest_in(store: ObjectStore, name: str = MANIFEST_NAME) -> Manifest | No
         return None
 
 
-def _locate(uri: str) -> tuple[ObjectStore, str]:
+def locate(uri: str) -> tuple[ObjectStore, str]:
     """The folder in a bucket, and the name of the manifest in it."""
     address = parse_s3(uri)
     folder, name = split_address(str(address))

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from dynfusion.edges.retry import TooShortError, retrying
+from dynfusion.edges.retry import FAILURES, TooShortError, is_answer, retrying
 from dynfusion.edges.s3_address import S3Address
 from dynfusion.edges.s3_clients import STALL_SECONDS, Reach, clients
 
@@ -71,6 +71,11 @@ class ObjectStore:
         found = self._retrying(lambda: clients.small_files(self._reach).find(where.path), where)
         return sorted(file.removeprefix(f"{where.path}/") for file in found)
 
+    def names(self) -> list[str]:
+        """Names in the folder itself, not of what lies in its folders. Raises as `size`."""
+        found = self._retrying(lambda: clients.small_files(self._reach).ls(self.address.path), self.address)
+        return sorted(file.removeprefix(f"{self.address.path}/") for file in found)
+
     def remove(self, path: str) -> None:
         """Delete a file. Raises ValueError when it cannot be done."""
         where = self.address.join(path)
@@ -102,28 +107,32 @@ class ObjectStore:
 
     def _retrying(self, call: Callable[[], Result], where: S3Address) -> Result:
         made = 0
+        reach = self._reach
 
         def attempt() -> Result:
             nonlocal made
             made = clients.generation
-            return call()
+            try:
+                found = call()
+            except FAILURES as error:
+                if is_answer(error):
+                    clients.reached.add(reach)
+                raise
+            clients.reached.add(reach)
+            return found
 
-        renew, reach = partial(clients.renew, lambda: made), self._reach
         try:
-            found = retrying(
+            return retrying(
                 attempt,
                 str(where),
-                renew=renew,
+                renew=partial(clients.renew, lambda: made),
                 deadline_seconds=self.deadline_seconds,
-                unreached=None if reach in clients.reached else _unreached(where),
+                unreached=lambda: None if reach in clients.reached else _unreached(where),
             )
         except FileNotFoundError as error:
             if "bucket does not exist" in str(error):
                 raise ValueError(f"{where}: there is no bucket {where.bucket}, make it or correct the name") from None
-            clients.reached.add(reach)
             raise
-        clients.reached.add(reach)
-        return found
 
 
 def _unreached(where: S3Address) -> str:

@@ -13,21 +13,27 @@ from dynfusion.store.files import LOCAL, Files
 _SOURCE_BYTES = 8 << 20
 
 
-def _place(folder: S3Address | None, uri: str) -> tuple[Any, S3Address]:
+_asked: set[tuple[Reach, str]] = set()
+"""The buckets that are there, or of which nobody could say."""
+
+
+def _place(folder: S3Address | None, uri: str) -> tuple[Any, Reach, S3Address]:
     address = parse_s3(uri)
     if folder is not None and f"{address.path}/".startswith(f"{folder.path}/"):
-        return clients.sources(Reach(folder.endpoint, folder.region, folder.profile, STALL_SECONDS)), address
+        reach = Reach(folder.endpoint, folder.region, folder.profile, STALL_SECONDS)
+        return clients.sources(reach), reach, address
     if address != S3Address(address.bucket, address.key):
         raise ValueError(
             f"{address}: sources take endpoint, region and profile from AWS_ENDPOINT_URL_S3, AWS_REGION and AWS_PROFILE"
         )
-    return clients.sources(Reach(None, None, None, STALL_SECONDS)), address
+    reach = Reach(None, None, None, STALL_SECONDS)
+    return clients.sources(reach), reach, address
 
 
 def _open(folder: S3Address | None, uri: str) -> BinaryIO:
     if not is_s3(uri):
         return LOCAL.open(uri)
-    client, address = _place(folder, uri)
+    client, _, address = _place(folder, uri)
     file = client.open(address.path, "rb", block_size=_SOURCE_BYTES)
     file.name = str(address)  # as any open file has one
     return BufferedReader(file, 1 << 16)
@@ -36,11 +42,11 @@ def _open(folder: S3Address | None, uri: str) -> BinaryIO:
 def _find(folder: S3Address | None, uri: str) -> list[str]:
     if not is_s3(uri):
         return LOCAL.find(uri)
-    client, address = _place(folder, uri)
+    client, reach, address = _place(folder, uri)
     try:
         found = client.glob(address.path) if "*" in address.path else client.find(address.path)
-        if not found and not client.exists(address.bucket):  # a pattern finds nothing in a bucket that is not there
-            raise FileNotFoundError(address.bucket)
+        if not found:  # a pattern finds nothing in a bucket that is not there
+            _check_bucket(client, reach, address.bucket)
         return sorted(f"s3://{path}" for path in found if not client.isdir(path))
     except FileNotFoundError:
         raise ValueError(f"{address}: there is no bucket {address.bucket}, correct the name or the endpoint") from None
@@ -50,10 +56,24 @@ def _find(folder: S3Address | None, uri: str) -> list[str]:
         ) from error
 
 
+def _check_bucket(client: Any, reach: Reach, bucket: str) -> None:
+    """Raise FileNotFoundError when the store says that there is no such bucket; keys that are good for a part of a
+    bucket may not ask. Each bucket is asked after once."""
+    if (reach, bucket) in _asked:
+        return
+    try:
+        client.call_s3("head_bucket", Bucket=bucket)
+    except FileNotFoundError:
+        raise
+    except FAILURES:
+        pass
+    _asked.add((reach, bucket))
+
+
 def _version(folder: S3Address | None, uri: str) -> str:
     if not is_s3(uri):
         return LOCAL.version(uri)
-    client, address = _place(folder, uri)
+    client, _, address = _place(folder, uri)
     found = client.info(address.path)
     return f"{found['size']} bytes, ETag {found.get('ETag', '')}"
 

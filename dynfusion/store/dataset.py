@@ -99,7 +99,7 @@ class Dataset:
         if part not in self._checked_parts:
             mapped = self.mapped(part)
             blocks = CheckedBlocks(mapped, local_folder(self.uri), self.manifest, part)
-            self._checked_parts[part] = mapped.behind(blocks)
+            self._checked_parts.setdefault(part, mapped.behind(blocks))  # another thread may have been first
         return self._checked_parts[part]
 
     def mapped(self, part: Part) -> MappedPart:

@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dynfusion.edges.datasets import manifests_beside, open_dataset
+from dynfusion.edges.datasets import open_dataset
+from dynfusion.edges.folder_manifests import manifests_beside
 from dynfusion.store.manifest import Manifest, ModalitySpec
 from dynfusion.store.printable import printable
 from dynfusion.verbs.lineage import base_of, entries, others_text
@@ -18,9 +19,10 @@ def inspect(uri: str, *, as_json: bool = False) -> None:
     Raises ValueError when there is no valid dataset.
     """
     manifest = open_dataset(uri).manifest
-    own, manifests = manifests_beside(uri)
+    beside = manifests_beside(uri, manifest)
     if as_json:
-        print(json.dumps({**summary(uri, manifest), "manifest": own, "manifests": entries(manifests)}, indent=2))
+        known = {"manifest": beside.own, "manifests": entries(beside.manifests), "manifests_unknown": beside.unknown}
+        print(json.dumps({**summary(uri, manifest), **known}, indent=2))
         return
     console = Console()
     table = Table(title=uri)
@@ -37,14 +39,14 @@ def inspect(uri: str, *, as_json: bool = False) -> None:
     console.print(table)
     columns = [*manifest.label_columns, *([manifest.split_column] if manifest.split_column else [])]
     print(f"rows         {manifest.rows} training, {manifest.holdout_rows} held out, {manifest.dropped_rows} dropped")
-    print(f"files        {len(manifest.files)} beside {own}, {_total_bytes(manifest) / 1e6:.1f} MB")
+    print(f"files        {len(manifest.files)} beside {beside.own}, {_total_bytes(manifest) / 1e6:.1f} MB")
     print(f"order        {manifest.lanes} lanes, blocks of {manifest.block_rows} rows, pack seed {manifest.pack_seed}")
     print(f"labels       {printable(', '.join(columns) or '-')}")
     print(f"fingerprint  {manifest.fingerprint}")
     if manifest.extends is not None:
-        print(f"extends      {base_of(own, manifests)}")
-    if len(manifests) > 1:
-        print(f"also here    {others_text(own, manifests)}")
+        print(f"extends      {base_of(beside.own, beside.manifests)}")
+    if others := others_text(beside):
+        print(f"also here    {printable(others)}")
 
 
 def summary(uri: str, manifest: Manifest) -> dict[str, Any]:

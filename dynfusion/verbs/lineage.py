@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dynfusion.edges.folder_manifests import FolderManifests
 from dynfusion.store.manifest import Manifest
 
 Manifests = Mapping[str, Manifest | None]
@@ -25,13 +26,16 @@ def entries(manifests: Manifests) -> list[dict[str, Any]]:
     ]
 
 
-def others_text(own: str, manifests: Manifests) -> str:
+def others_text(beside: FolderManifests) -> str:
     """The other manifests of the folder in one line, empty when there are none."""
-    return ", ".join(_text(entry) for entry in entries(manifests) if entry["name"] != own)
+    if beside.unknown is not None:
+        return f"not known, {beside.unknown}"
+    return ", ".join(_text(entry) for entry in entries(beside.manifests) if entry["name"] != beside.own)
 
 
-def extension_lines(own: str, manifests: Manifests) -> list[str]:
+def extension_lines(beside: FolderManifests) -> list[str]:
     """What a new extension adds to, and a warning that names those whose additions it lacks."""
+    own, manifests = beside.own, beside.manifests
     known, base = {own}, base_of(own, manifests)
     lines = [f"it extends {base}"]
     while base is not None and base in manifests and base not in known:
@@ -43,6 +47,8 @@ def extension_lines(own: str, manifests: Manifests) -> list[str]:
             f"warning: the folder has other extensions, what they added is not in {own}: {', '.join(lacking)}; to add "
             "to one of them, --extend its manifest"
         )
+    if beside.unknown is not None:
+        lines.append(f"whether the folder has other extensions is not known, {beside.unknown}")
     return lines
 
 

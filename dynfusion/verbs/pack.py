@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dynfusion.edges.datasets import extend_in_store, manifests_beside, open_dataset, pack_to_store
+from dynfusion.edges.datasets import extend_in_store, open_dataset, pack_to_store
+from dynfusion.edges.folder_manifests import manifests_beside
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.edges.s3_files import ANYWHERE
 from dynfusion.settings import build
@@ -77,7 +78,7 @@ def pack(
             address = str(out)
             manifest = put(address) if is_s3(address) else pack_at(address)
     if extend is not None:
-        said += extension_lines(*manifests_beside(address))
+        said += extension_lines(manifests_beside(address, manifest))
     _tell(address, manifest, said)
     return manifest
 

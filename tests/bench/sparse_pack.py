@@ -4,6 +4,7 @@ Every row is zeros and present nowhere. The manifest, the block table and the ge
 all that starting, ordering and reading do is done.
 """
 
+import hashlib
 import shutil
 import zlib
 from pathlib import Path
@@ -23,7 +24,7 @@ _NO_DIGEST = "0" * 64
 
 
 def write_sparse_pack(folder: Path, rows: int, dims: dict[str, int]) -> Dataset:
-    """A dataset of `rows` rows in `folder`, which must be empty; only blocks have right checksums, `verify` refuses it."""
+    """A dataset of `rows` rows in `folder`, which must be empty; shards have no SHA-256, so `verify` refuses it."""
     small = _pack_one_block(folder / "small", dims)
     manifest = small.manifest
     template = (folder / "small" / "packed" / manifest.shards[0].path).read_bytes()
@@ -42,19 +43,21 @@ def write_sparse_pack(folder: Path, rows: int, dims: dict[str, int]) -> Dataset:
         )
         tables.append(_table(template, manifest.geometry, count))
     write_blocks(target / "blocks.bin", tables)
-    blocks_bytes = (target / "blocks.bin").stat().st_size
+    content = (target / "blocks.bin").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    blocks = FileSpec(path="blocks.bin", rows=num_blocks, bytes=len(content), sha256=digest)
     layout = choose_layout(rows, block_rows=_BLOCK_ROWS)
-    content = manifest.model_dump(mode="json") | {
+    described = manifest.model_dump(mode="json") | {
         "rows": rows,
         "dropped_rows": 0,
         "block_rows": layout.block_rows,
         "lanes": layout.lanes,
         "window_blocks": layout.window_blocks,
         "shards": [shard.model_dump(mode="json") for shard in shards],
-        "blocks": FileSpec(path="blocks.bin", rows=num_blocks, bytes=blocks_bytes, sha256=_NO_DIGEST).model_dump(),
+        "blocks": blocks.model_dump(),
     }
-    content["modalities"] = [{**spec, "present_rows": 0} for spec in content["modalities"]]
-    write_manifest(with_fingerprint(content), target)
+    described["modalities"] = [{**spec, "present_rows": 0} for spec in described["modalities"]]
+    write_manifest(with_fingerprint(described), target)
     shutil.rmtree(folder / "small")
     return open_dataset(target)
 

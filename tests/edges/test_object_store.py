@@ -6,6 +6,7 @@ import pytest
 
 from dynfusion.edges.object_store import Library, ObjectStore
 from dynfusion.edges.s3_address import S3Address
+from dynfusion.edges.s3_clients import clients
 from tests.s3 import FaultProxy, make_bucket, put
 
 BUCKET = "files"
@@ -47,6 +48,20 @@ def test_a_missing_bucket_is_named_at_once(endpoint: str) -> None:
     for ask in (lambda: store.read("x"), lambda: store.find(""), lambda: store.write_bytes("x", b"1")):
         with pytest.raises(ValueError, match=r"^s3://nowhere/folder.*: there is no bucket nowhere"):
             ask()
+
+
+def test_a_store_that_only_ever_denied_or_was_busy_has_answered() -> None:
+    """A connection that fails later is worth the whole deadline."""
+    store = ObjectStore(S3Address(BUCKET, "", "http://127.0.0.1:9"), deadline_seconds=0.5)
+    for said in ("AWS Error SLOW_DOWN", "AWS Error ACCESS_DENIED"):
+        clients.reached.clear()
+        failures = [OSError(said)]
+
+        def ask(failures: list[OSError] = failures) -> int:
+            raise failures.pop() if failures else OSError("Could not connect to the endpoint URL")
+
+        with pytest.raises(ValueError, match="still failing after"):
+            store._retrying(ask, store.address)
 
 
 def test_an_endpoint_where_nobody_listens_is_named_with_its_setting(endpoint: str) -> None:

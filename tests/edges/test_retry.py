@@ -1,7 +1,9 @@
+import socket
+
 import pytest
 
 from dynfusion.edges import retry
-from dynfusion.edges.retry import retrying
+from dynfusion.edges.retry import is_answer, retrying
 
 
 class Failing:
@@ -65,22 +67,57 @@ def test_a_missing_file_is_not_tried_again(pauses: list[float]) -> None:
 
 
 REFUSED = 'Could not connect to the endpoint URL: "http://127.0.0.1:9/b/k"'
+SILENT = "http://x does not answer, check y"
+NO_NAME_YET = "Cannot connect to host s3:443 ssl:default [Temporary failure in name resolution]"
 
 
 @pytest.mark.parametrize("error", [REFUSED, "AWS Error NETWORK_CONNECTION: curlCode: 6, Could not resolve hostname"])
 def test_a_server_that_never_answered_is_given_up_soon(pauses: list[float], error: str) -> None:
     call = Failing(*[OSError(error)] * 100)
     with pytest.raises(ValueError, match=r"^s3://b/k: http://x does not answer, check y, .*(connect|resolve)"):
-        retrying(
-            call, "s3://b/k", renew=call.renew, deadline_seconds=300.0, unreached="http://x does not answer, check y"
-        )
+        retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0, unreached=lambda: SILENT)
     assert 10 < sum(pauses) <= 30
 
 
 def test_a_server_that_answered_before_or_answers_badly_is_given_the_whole_deadline(pauses: list[float]) -> None:
-    for error, unreached in ((REFUSED, None), ("AWS Error SLOW_DOWN", "http://x does not answer")):
+    for error, unreached in ((REFUSED, None), ("AWS Error SLOW_DOWN", SILENT), (NO_NAME_YET, SILENT)):
         call = Failing(*[OSError(error)] * 100)
         with pytest.raises(ValueError, match=r"^s3://b/k: still failing after"):
-            retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0, unreached=unreached)
+            retrying(
+                call,
+                "s3://b/k",
+                renew=call.renew,
+                deadline_seconds=300.0,
+                unreached=lambda unreached=unreached: unreached,
+            )
         assert sum(pauses) > 250
         pauses.clear()
+
+
+def test_only_failures_to_connect_in_a_row_count_as_silence(pauses: list[float]) -> None:
+    timeout, refused = OSError("Connect timeout on endpoint URL"), OSError(REFUSED)
+    call = Failing(*[timeout] * 6, *[refused] * 2, timeout, *[refused] * 100)
+    with pytest.raises(ValueError, match="does not answer"):
+        retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0, unreached=lambda: SILENT)
+    assert 20 < sum(pauses[9:]) <= 30 < sum(pauses[6:])
+
+
+def test_an_answer_that_another_thread_got_meanwhile_counts(pauses: list[float]) -> None:
+    call = Failing(*[OSError(REFUSED)] * 30)
+    unreached = lambda: SILENT if sum(pauses) < 20 else None  # noqa: E731
+    assert retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0, unreached=unreached) == 7
+
+
+def test_what_a_server_says_is_an_answer_and_what_the_network_says_is_none() -> None:
+    for said in ("AWS Error SLOW_DOWN 503", "AWS Error ACCESS_DENIED", "Not Found"):
+        assert is_answer(OSError(said))
+    for said in (REFUSED, NO_NAME_YET, "Read timeout on endpoint URL", "AWS Error NETWORK_CONNECTION: curlCode: 28"):
+        assert not is_answer(OSError(said))
+
+
+def test_a_resolver_without_an_answer_yet_is_found_below_what_hides_it(pauses: list[float]) -> None:
+    hidden = OSError(REFUSED)
+    hidden.__context__ = socket.gaierror(socket.EAI_AGAIN, "try again")
+    call = Failing(*[hidden] * 12)
+    assert retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0, unreached=lambda: SILENT) == 7
+    assert sum(pauses) > 30

@@ -95,12 +95,15 @@ def test_without_a_split_column_a_hash_of_the_id_decides(sources):
     assert set(task.split) == {"train", "test"}
 
 
+def test_a_molecule_without_a_split_belongs_to_no_part(sources):
+    some = {"y": [row % 2 for row in range(ROWS)], "s": ["" if row == 3 else SPLIT[row] for row in range(ROWS)]}
+    task = read_task("t", packed(sources[0], some, labels=("y",), split="s"))
+    assert sum(len(task.rows(part)) for part in ("train", "valid", "test")) == ROWS - 1
+
+
 def test_what_a_task_must_not_be_is_said_in_one_sentence(sources):
     folder, _ = sources
     labels = {"y": [row % 2 for row in range(ROWS)]}
-    wrong = {**labels, "s": ["" if row == 3 else "train" for row in range(ROWS)]}
-    with pytest.raises(ValueError, match="split column s holds 'None', allowed are train, valid, test"):
-        read_task("t", packed(folder, wrong, labels=("y",), split="s"))
     without = {**labels, "s": ["train"] * ROWS}
     with pytest.raises(ValueError, match="task t: split column s has no test row"):
         read_task("t", packed(folder, without, labels=("y",), split="s", seed=1))

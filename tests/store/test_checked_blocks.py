@@ -1,10 +1,17 @@
 """A damaged local shard is an error wherever its block is read, and names shard and block."""
 
+import re
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from dynfusion.store import checked_blocks
 from dynfusion.store.checked_blocks import CheckedBlocks
 from dynfusion.store.dataset import Dataset, open_dataset
 from dynfusion.store.feed import Feed, FeedSettings
@@ -56,6 +63,47 @@ def test_a_block_is_checked_once(damaged: Dataset, tmp_path: Path) -> None:
     blocks.hold(np.arange(3), None)
     with pytest.raises(ValueError, match=WRONG.format(shard="holdout-00000.arrow", block=1)):
         blocks.hold(np.array([16]), None)
+
+
+def test_threads_that_want_the_same_blocks_check_each_once(
+    damaged: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them wait until the blocks are right, and a wrong one fails all who wait for it."""
+    manifest, wanted, computed = damaged.manifest, threading.Barrier(3), []
+
+    def slow(content: memoryview) -> int:
+        computed.append(len(content))
+        time.sleep(0.005)
+        return zlib.crc32(content)
+
+    monkeypatch.setattr(checked_blocks, "zlib", SimpleNamespace(crc32=slow))
+    blocks = CheckedBlocks(damaged.mapped("train"), tmp_path / "packed", manifest, "train")
+    bad = bad_rows(damaged)
+
+    def hold(rows: np.ndarray) -> str:
+        wanted.wait()
+        try:
+            blocks.hold(rows, None)
+        except ValueError as error:
+            return str(error)
+        return "right"
+
+    with ThreadPoolExecutor(3) as pool:
+        good = np.setdiff1d(np.arange(manifest.rows), np.array(bad))
+        assert list(pool.map(hold, [good, good[::-1], good])) == ["right"] * 3
+        assert len(computed) == sum(shard.blocks for shard in manifest.shards) - 1
+        computed.clear()
+        answers = list(pool.map(hold, [np.array(bad), np.array(bad), good]))
+    assert answers[2] == "right"
+    assert all(re.search(WRONG.format(shard=manifest.shards[1].path, block=1), answer) for answer in answers[:2])
+
+
+def test_a_damaged_table_of_checksums_is_named_and_no_shard_is_blamed(tmp_path: Path) -> None:
+    manifest = packed(tmp_path, 100).manifest
+    spoil(tmp_path / "packed" / manifest.blocks.path, 16 + 12)
+    with pytest.raises(ValueError, match=r"blocks\.bin: its SHA-256 is not the manifest's") as found:
+        open_dataset(tmp_path / "packed").read("train", np.array([0]))
+    assert "shard" not in str(found.value)
 
 
 def test_the_feed_meets_a_damaged_block_unless_told_not_to_look(damaged: Dataset) -> None:

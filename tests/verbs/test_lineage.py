@@ -1,8 +1,9 @@
 """What inspect and pack say of a folder with extensions, and figures that agree."""
 
 import json
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -71,6 +72,36 @@ def test_inspect_shows_the_base_and_the_other_manifests(folder: Path, capsys: py
         {"name": "manifest-1.json", "rows": 41, "extends": "manifest.json"},
         {"name": "manifest-2.json", "rows": 43, "extends": "manifest-1.json"},
     ]
+
+
+def test_inspect_shows_what_it_can_of_a_folder_with_odd_manifests(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = folder / "copy.json"
+    shutil.copy(folder / "manifest.json", copy)
+    (folder / "manifest-7.json").mkdir()
+    found = told(copy, capsys)
+    assert found["manifest"] == "copy.json"
+    assert [entry["rows"] for entry in found["manifests"]] == [40, 40, None]
+    inspect(str(copy))
+    others = "manifest.json (40 training rows), manifest-7.json (not readable)"
+    assert f"also here    {others}\n" in capsys.readouterr().out
+    extended(folder, 1)
+    assert "it extends " in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_listed_leaves_the_other_manifests_unknown(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Path) -> NoReturn:
+        raise PermissionError(f"cannot list {self}")
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    inspect(str(folder))
+    assert f"also here    not known, cannot list {folder}\n" in capsys.readouterr().out
+    found = told(folder, capsys)
+    assert [entry["name"] for entry in found["manifests"]] == ["manifest.json"]
+    assert found["manifests_unknown"] == f"cannot list {folder}"
 
 
 def test_present_and_absent_cells_add_up_to_the_rows_they_are_of(
