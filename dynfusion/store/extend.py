@@ -27,7 +27,7 @@ from dynfusion.store.extension_base import (
 )
 from dynfusion.store.file_lock import alone
 from dynfusion.store.files import LOCAL, Files
-from dynfusion.store.manifest import Manifest, local_folder, write_manifest
+from dynfusion.store.manifest import Manifest, local_folder, parse_manifest, write_manifest
 from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs
 from dynfusion.store.pack_manifest import Kept, write_pack
 from dynfusion.store.pack_passes import read_sources
@@ -35,6 +35,7 @@ from dynfusion.store.pack_work import INPUTS_NAME, Progress, Say, Work, start_wo
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.store.sources import Source
 from dynfusion.store.table import Table
+from dynfusion.store.verify import check_there
 
 _EVERY_ROW = "every-row"
 
@@ -70,6 +71,8 @@ def extend(
     content = [whole.manifest.fingerprint, json.loads(describe_inputs(inputs, settings, files))]
     record = json.dumps(content, indent=1) + "\n"
     number, made = _find(whole.folder, record, files)
+    if made:
+        _check_made(whole.folder, number, files)
     if made and out is None:
         return f"{whole.folder}/{_manifest_name(number)}"
     lock = target / ".extend.lock" if out is None else out.with_name(f".{out.name}.lock")
@@ -162,6 +165,14 @@ def _is_made(folder: str, number: int, record: str, files: Files) -> bool:
         return False
     with files.open(f"{folder}/{inputs_name(name)}") as file:
         return file.read() == record.encode()
+
+
+def _check_made(folder: str, number: int, files: Files) -> None:
+    """Raise ValueError when a file of the extension of this number is missing or truncated."""
+    name = f"{folder}/{_manifest_name(number)}"
+    with files.open(name) as file:
+        manifest = parse_manifest(file.read(), name)
+    check_there(folder, manifest, files)
 
 
 def _check_sources(old: Manifest, sources: Sequence[Source], base: str) -> None:
