@@ -86,6 +86,7 @@ def extend(
             sources, table = open_inputs(inputs, files, known=known_of(whole, str(base)), elsewhere=named)
             _check_sources(whole.manifest, sources, str(base))
             _check_columns(whole, table, str(base))
+            _tell_of_new(whole.manifest, sources, say)
             with work_folder(target / f".manifest-{number}.partial", record) as folder:
                 start = partial(
                     start_work, folder, settings=settings, files=files, run_jobs=run_jobs, progress=progress, say=say
@@ -187,6 +188,13 @@ def _check_sources(old: Manifest, sources: Sequence[Source], base: str) -> None:
             raise ValueError(
                 f"modality {source.name}: {source.uri} was made by {source.encoder!r}, {base} by {spec.encoder!r}"
             )
+
+
+def _tell_of_new(old: Manifest, sources: Sequence[Source], say: Say | None) -> None:
+    """Say which modalities the dataset did not have: a name may be misspelt."""
+    new = [source.name for source in sources if source.name not in old.names]
+    if new and say is not None:
+        say(f"{', '.join(new)} {'is' if len(new) == 1 else 'are'} new, the data set had {', '.join(old.names)}")
 
 
 def _check_columns(whole: Base, table: Table | None, base: str) -> None:
