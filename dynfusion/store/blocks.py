@@ -41,3 +41,11 @@ def read_blocks(folder: Path, manifest: Manifest) -> np.ndarray:
 def parse_blocks(content: bytes) -> np.ndarray:
     """The same table from the bytes of a whole `blocks.bin`."""
     return np.frombuffer(content, BLOCK_DTYPE, offset=len(_MAGIC))
+
+
+def wrong_checksum(shard: str | Path, block: int) -> str:
+    """The sentence about a damaged block of the shard at this address."""
+    return (
+        f"shard {shard}: the checksum of block {block} is wrong, the file is damaged; "
+        "`dynfusion verify` names all that is, copy or pack the data set again"
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from dynfusion.store.blocks import read_blocks
+from dynfusion.store.blocks import read_blocks, wrong_checksum
 from dynfusion.store.manifest import Manifest
 from dynfusion.store.order import Position
 from dynfusion.store.part import MappedPart, Part, blocks_of, shards_of
@@ -95,10 +95,7 @@ class CheckedBlocks:
             if block < shard.blocks:
                 break
             block -= shard.blocks
-        return (
-            f"shard {self._folder / shard.path}: the checksum of block {block} is wrong, the file is damaged; "
-            "`dynfusion verify` names all that is, copy or pack the data set again"
-        )
+        return wrong_checksum(self._folder / shard.path, block)
 
 
 def _nothing(number: int, result: None) -> None:

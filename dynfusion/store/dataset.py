@@ -76,14 +76,20 @@ class Dataset:
         return Rows(values, present, numbers)
 
     def table(self, part: Literal["train", "holdout", "dropped"]) -> pa.Table:
-        """The sidecar row for row: `id`, `smiles`, `reason:<modality>`, the label columns, the split column."""
+        """The sidecar row for row: `id`, `smiles`, `reason:<modality>`, the label columns, the split column.
+
+        Raises ValueError for a file that is missing, or whose SHA-256, checked when it is first read, is not the
+        manifest's.
+        """
         if part == "dropped":
             files = [self.manifest.dropped] if self.manifest.dropped else []
         else:
             files = [shard.sidecar for shard in shards_of(self.manifest, part)]
         read = files or [self.manifest.shards[0].sidecar]
-        folder = local_folder(self.uri) if self._residence is None else self._residence.small_files(read)
-        table = read_sidecars(folder, read)
+        if self._residence is None:
+            table = read_sidecars(local_folder(self.uri), read, checked=self._checked_sidecars)
+        else:  # which checks what it brings
+            table = read_sidecars(self._residence.small_files(read), read, checked={file.path for file in read})
         return table if files else table.slice(0, 0)
 
     def part_along(self, order: Order, lanes: range, start: Position, *, check: bool = True) -> MappedPart:
@@ -116,6 +122,10 @@ class Dataset:
     @cached_property
     def _checked_parts(self) -> dict[Part, MappedPart]:
         return {}
+
+    @cached_property
+    def _checked_sidecars(self) -> set[str]:
+        return set()
 
     @cached_property
     def _train(self) -> MappedPart:

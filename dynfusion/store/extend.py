@@ -27,7 +27,7 @@ from dynfusion.store.extension_base import (
 )
 from dynfusion.store.file_lock import alone
 from dynfusion.store.files import LOCAL, Files
-from dynfusion.store.manifest import Manifest, local_folder, write_manifest
+from dynfusion.store.manifest import Manifest, local_folder, parse_manifest, write_manifest
 from dynfusion.store.pack_inputs import PackInputs, PackSettings, describe_inputs, open_inputs, see_inputs
 from dynfusion.store.pack_manifest import Kept, write_pack
 from dynfusion.store.pack_passes import read_sources
@@ -35,6 +35,7 @@ from dynfusion.store.pack_work import INPUTS_NAME, Progress, Say, Work, start_wo
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.store.sources import Source
 from dynfusion.store.table import Table
+from dynfusion.store.verify import check_there
 
 _EVERY_ROW = "every-row"
 
@@ -70,6 +71,8 @@ def extend(
     content = [whole.manifest.fingerprint, json.loads(describe_inputs(inputs, settings, seen))]
     record = json.dumps(content, indent=1) + "\n"
     number, made = _find(whole.folder, record, files)
+    if made:
+        _check_made(whole.folder, number, files)
     if made and out is None:
         return f"{whole.folder}/{_manifest_name(number)}"
     lock = target / ".extend.lock" if out is None else out.with_name(f".{out.name}.lock")
@@ -86,6 +89,7 @@ def extend(
             _tell_of_columns(whole.manifest, sources, str(base), say)
             _check_sources(whole.manifest, sources, str(base))
             _check_columns(whole, table, str(base))
+            _tell_of_new(whole.manifest, sources, say)
             with work_folder(target / f".manifest-{number}.partial", record) as folder:
                 start = partial(
                     start_work, folder, settings=settings, files=files, run_jobs=run_jobs, progress=progress, say=say
@@ -168,6 +172,14 @@ def _is_made(folder: str, number: int, record: str, files: Files) -> bool:
         return file.read() == record.encode()
 
 
+def _check_made(folder: str, number: int, files: Files) -> None:
+    """Raise ValueError when a file of the extension of this number is missing or truncated."""
+    name = f"{folder}/{_manifest_name(number)}"
+    with files.open(name) as file:
+        manifest = parse_manifest(file.read(), name)
+    check_there(folder, manifest, files)
+
+
 def _check_sources(old: Manifest, sources: Sequence[Source], base: str) -> None:
     known = {spec.name: spec for spec in old.modalities}
     for source in sources:
@@ -201,6 +213,13 @@ def _tell_of_columns(old: Manifest, sources: Sequence[Source], base: str, say: S
                 f"modality {source.name}: {base} does not say the order of its columns, those of {source.uri} are "
                 f"taken as they stand: {shown}"
             )
+
+
+def _tell_of_new(old: Manifest, sources: Sequence[Source], say: Say | None) -> None:
+    """Say which modalities the dataset did not have: a name may be misspelt."""
+    new = [source.name for source in sources if source.name not in old.names]
+    if new and say is not None:
+        say(f"{', '.join(new)} {'is' if len(new) == 1 else 'are'} new, the data set had {', '.join(old.names)}")
 
 
 def _check_columns(whole: Base, table: Table | None, base: str) -> None:

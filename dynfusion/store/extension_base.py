@@ -1,13 +1,11 @@
 """The dataset that is extended: which of its shards stay in use, and its other rows as sources beside the new ones."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
-from dynfusion.store.blocks import parse_blocks
 from dynfusion.store.files import Files
 from dynfusion.store.hashing import hash_strings, key_of
 from dynfusion.store.join import REASON_PREFIX
@@ -15,7 +13,14 @@ from dynfusion.store.manifest import FileSpec, Manifest, ModalitySpec, ShardSpec
 from dynfusion.store.pack_files import count_absent
 from dynfusion.store.pack_manifest import Kept
 from dynfusion.store.pack_work import Work
-from dynfusion.store.packed_source import dropped_pieces, sidecar_batches, sidecar_schema, text_pieces, vector_pieces
+from dynfusion.store.packed_source import (
+    block_table,
+    dropped_pieces,
+    sidecar_batches,
+    sidecar_schema,
+    text_pieces,
+    vector_pieces,
+)
 from dynfusion.store.reasons import Reason
 from dynfusion.store.scatter import scattered_ids
 from dynfusion.store.source import TEXTS, OpenedFile
@@ -92,9 +97,10 @@ def _spells_splits_as_today(base: Base) -> bool:
 def with_pooled_rows(base: Base, sources: Sequence[Source], table: Table | None) -> tuple[list[Source], Table | None]:
     """The pooled rows of the base and the new ones: each source's and the table's old pieces before its new ones."""
     old, given = base.manifest, {source.name: source for source in sources}
-    together = []
+    together, blocks = [], block_table(base.folder, old, base.files)
     for number, spec in enumerate(old.modalities):
-        pieces = vector_pieces(base.folder, old, base.pooled_shards, number) + dropped_pieces(base.folder, old, number)
+        pieces = vector_pieces(base.folder, old, base.pooled_shards, number, blocks)
+        pieces += dropped_pieces(base.folder, old, number)
         new = given.pop(spec.name, None)
         texts = frozenset(name for name in TEXTS if name in base.columns) | (new.texts if new else frozenset())
         uri = new.uri if new else base.folder
@@ -151,18 +157,14 @@ def kept_of(base: Base, work: Work) -> Kept:
     Raises ValueError when the base's table of blocks is damaged.
     """
     old, (train, holdout) = base.manifest, base.kept_shards
-    where = f"{base.folder}/{old.blocks.path}"
-    content = _read(where, base.files)
-    if hashlib.sha256(content).hexdigest() != old.blocks.sha256:
-        raise ValueError(f"{where}: its SHA-256 is not the manifest's")
-    table, first = parse_blocks(content), sum(shard.blocks for shard in old.shards)
+    table, first = block_table(base.folder, old, base.files), sum(shard.blocks for shard in old.shards)
     return Kept(
         shards=train,
         holdout_shards=holdout,
         blocks=table[: sum(shard.blocks for shard in train)],
         holdout_blocks=table[first : first + sum(shard.blocks for shard in holdout)],
         geometry=old.geometry,
-        moments=_kept_moments(base, work),
+        moments=_kept_moments(base, work, table),
         absent=_kept_absent(base),
         label_columns=old.label_columns,
         split_column=old.split_column,
@@ -175,14 +177,14 @@ def _read(uri: str, files: Files) -> bytes:
         return file.read()
 
 
-def _kept_moments(base: Base, work: Work) -> dict[str, Moments]:
+def _kept_moments(base: Base, work: Work, blocks: np.ndarray) -> dict[str, Moments]:
     """The moments of the training rows that stay where they are: the base's without those of the pooled shards."""
     if not base.kept[0]:
         return {}
     moments, pooled = {}, base.manifest.shards[base.kept[0] :]
     for number, spec in enumerate(base.manifest.modalities):
         again = no_moments(spec.dim)
-        for piece in vector_pieces(base.folder, base.manifest, pooled, number):
+        for piece in vector_pieces(base.folder, base.manifest, pooled, number, blocks):
             for chunk in piece.read(base.files, work.plan.chunk_rows[number]):
                 assert chunk.vectors is not None, "shards hold vectors"
                 again = merge(again, moments_of(chunk.vectors[chunk.reasons == Reason.PRESENT]))

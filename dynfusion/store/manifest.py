@@ -123,6 +123,14 @@ class Manifest(Settings):
         return (*shards, *(shard.sidecar for shard in shards), *dropped, self.blocks)
 
 
+def check_size(where: str, found: int | None, expected: int) -> None:
+    """Raise ValueError unless a file that the manifest lists has the size it says; None where it is missing."""
+    if found is None:
+        raise ValueError(f"{where}: the manifest lists it but the file is missing")
+    if found != expected:
+        raise ValueError(f"{where}: found {found} bytes, the manifest says {expected}, the file is truncated or wrong")
+
+
 def split_address(uri: str | Path) -> tuple[str, str]:
     """The folder of a dataset's address, and the name of its manifest.
 

@@ -19,6 +19,7 @@ from dynfusion.store.pack_manifest import write_pack
 from dynfusion.store.pack_passes import read_sources
 from dynfusion.store.pack_work import INPUTS_NAME, Progress, Say, start_work, work_folder
 from dynfusion.store.run_jobs import RunJobs
+from dynfusion.store.verify import check_there
 
 
 def pack(
@@ -38,7 +39,7 @@ def pack(
     gets sentences about what was found that is no error.
 
     Raises ValueError for every fault of the inputs (the file and what is allowed), for a file that changes meanwhile,
-    when `out` holds something else, and at once when another process is packing to it.
+    when `out` holds something else or no longer all that was packed, and at once when another process is packing to it.
     """
     settings = settings or PackSettings()
     target = local_folder(out)
@@ -75,4 +76,6 @@ def _already_packed(target: Path, record: str) -> Manifest:
         same = False
     if not same:
         raise ValueError(f"{target}: already holds something else, choose another place or remove it first")
-    return read_manifest(target)
+    manifest = read_manifest(target)
+    check_there(str(target), manifest, LOCAL)
+    return manifest

@@ -165,7 +165,8 @@ def _check_source(source: Source, found: Sequence[Scattered]) -> None:
     ids = [printable(name) for result in found for name in result.bad_ids][:3]
     if bad:
         raise ValueError(
-            f"modality {source.name}: {bad} rows of {source.uri} have NaN, infinity or numbers beyond float16's 65504 "
+            f"modality {source.name}: {bad} row{'s' * (bad > 1)} of {source.uri} with NaN, infinity, numbers beyond "
+            "float16's 65504 or all too small for float16 (below 6e-8) "
             f"(ids {', '.join(ids)}{', ...' if bad > len(ids) else ''}), --on-bad absent leaves them out"
         )
 

@@ -1,29 +1,51 @@
 """A packed dataset as something to pack again: the pieces of its shards and of their sidecars, for `extend`."""
 
+import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
+from dynfusion.store.blocks import parse_blocks, wrong_checksum
 from dynfusion.store.files import Files
 from dynfusion.store.join import REASON_PREFIX
-from dynfusion.store.manifest import FileSpec, Manifest, ModalitySpec, ShardSpec
+from dynfusion.store.manifest import FileSpec, Manifest, ModalitySpec, ShardSpec, check_size
 from dynfusion.store.reasons import Reason
+from dynfusion.store.sidecar import wrong_digest
 from dynfusion.store.source import TEXTS, Chunk, Piece
 from dynfusion.store.table import usual_split
 
+_HASHED_AT_ONCE = 1 << 20
 
-def vector_pieces(folder: str, manifest: Manifest, shards: Sequence[ShardSpec], modality: int) -> tuple[Piece, ...]:
-    """The cells of one modality in these shards, but for those that no source gave."""
+
+def block_table(folder: str, manifest: Manifest, files: Files) -> np.ndarray:
+    """The dataset's table of blocks. Raises ValueError when it is not the manifest's."""
+    with _checked(folder, manifest.blocks, files) as file:
+        return parse_blocks(file.read())
+
+
+def vector_pieces(
+    folder: str, manifest: Manifest, shards: Sequence[ShardSpec], modality: int, blocks: np.ndarray
+) -> tuple[Piece, ...]:
+    """The cells of one modality in these shards, but for those that no source gave. Every block is checked by its entry
+    in the `block_table` as it is read: what is packed again gets a new checksum, which would hide old damage."""
     spec = manifest.modalities[modality]
+    every = (*manifest.shards, *manifest.holdout_shards)
+    ends = np.cumsum([shard.blocks for shard in every]).tolist()
+    sums = {
+        shard.path: blocks["crc32"][end - shard.blocks : end].copy() for shard, end in zip(every, ends, strict=True)
+    }
     return tuple(
         Piece(
             f"{folder}/{shard.path}",
             0,
             shard.rows,
             2 * spec.dim * shard.rows,
-            partial(_read_cells, folder, shard, manifest, modality),
+            partial(_read_cells, folder, shard, manifest, modality, sums[shard.path]),
             packed=True,
         )
         for shard in shards
@@ -57,16 +79,45 @@ def text_pieces(
 
 def sidecar_schema(folder: str, manifest: Manifest, files: Files) -> pa.Schema:
     """The columns of the dataset's sidecars."""
-    with files.open(f"{folder}/{manifest.shards[0].sidecar.path}") as file:
+    with _checked(folder, manifest.shards[0].sidecar, files) as file:
         return pa.ipc.open_file(file).schema
 
 
 def sidecar_batches(folder: str, file: FileSpec, files: Files) -> Iterator[pa.RecordBatch]:
-    """A sidecar batch by batch."""
-    with files.open(f"{folder}/{file.path}") as opened:
+    """A sidecar batch by batch. Raises ValueError, before the first, when the file is not the manifest's."""
+    with _checked(folder, file, files) as opened:
         reader = pa.ipc.open_file(opened)
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number)
+
+
+@contextmanager
+def _checked(folder: str, file: FileSpec, files: Files) -> Iterator[BinaryIO]:
+    """A small file whose SHA-256 is the manifest's."""
+    where = f"{folder}/{file.path}"
+    with _opened(where, file, files) as opened:
+        digest: Any = hashlib.sha256()
+        while part := opened.read(_HASHED_AT_ONCE):
+            digest.update(part)
+        if digest.hexdigest() != file.sha256:
+            raise ValueError(wrong_digest(where))
+        opened.seek(0)
+        yield opened
+
+
+@contextmanager
+def _opened(where: str, file: FileSpec, files: Files) -> Iterator[BinaryIO]:
+    """A file that is as long as the manifest says."""
+    named = f"shard {where}" if isinstance(file, ShardSpec) else where
+    try:
+        opened = files.open(where)
+    except FileNotFoundError:
+        check_size(named, None, file.bytes)
+        raise
+    with opened:
+        check_size(named, opened.seek(0, 2), file.bytes)
+        opened.seek(0)
+        yield opened
 
 
 def _read_texts(
@@ -91,22 +142,27 @@ def _read_dropped(folder: str, file: FileSpec, spec: ModalitySpec, files: Files,
 
 
 def _read_cells(
-    folder: str, shard: ShardSpec, manifest: Manifest, modality: int, files: Files, chunk_rows: int
+    folder: str,
+    shard: ShardSpec,
+    manifest: Manifest,
+    modality: int,
+    checksums: np.ndarray,
+    files: Files,
+    chunk_rows: int,
 ) -> Iterator[Chunk]:
-    spec, geometry, block_rows = manifest.modalities[modality], manifest.geometry, manifest.block_rows
-    step, row_bytes, first = max(chunk_rows // block_rows, 1), 2 * spec.dim, 0
-    texts = [name for name in TEXTS if name in sidecar_schema(folder, manifest, files).names]
+    spec, block_rows = manifest.modalities[modality], manifest.block_rows
+    step, first = max(chunk_rows // block_rows, 1), 0
     sidecar = pa.Table.from_batches(list(sidecar_batches(folder, shard.sidecar, files)))
-    with files.open(f"{folder}/{shard.path}") as file:
+    texts = [name for name in TEXTS if name in sidecar.column_names]
+    with _opened(f"{folder}/{shard.path}", shard, files) as file:
         for block in range(0, shard.blocks, step):
             rows = min(step * block_rows, shard.rows - first)
             vectors = np.empty((rows, spec.dim), np.float16)
-            content = memoryview(vectors.data).cast("B")
             for number in range(-(-rows // block_rows)):
-                start = geometry.first_block + (block + number) * geometry.block_bytes
-                file.seek(start + geometry.values_offsets[modality])
-                part = content[number * block_rows * row_bytes : (number + 1) * block_rows * row_bytes]
-                part[:] = file.read(len(part))
+                part = vectors[number * block_rows : (number + 1) * block_rows]
+                content = _read_block(file, f"{folder}/{shard.path}", manifest, block + number, checksums)
+                start = manifest.geometry.values_offsets[modality]
+                part[:] = np.frombuffer(content, np.float16, part.size, start).reshape(part.shape)
             known = sidecar.slice(first, rows).combine_chunks()
             reasons = known[REASON_PREFIX + spec.name].to_numpy()
             given = np.flatnonzero(reasons != Reason.NOT_GIVEN)
@@ -118,3 +174,13 @@ def _read_cells(
                 {name: kept[name].combine_chunks() for name in texts},
             )
             first += rows
+
+
+def _read_block(file: BinaryIO, where: str, manifest: Manifest, block: int, checksums: np.ndarray) -> bytes:
+    """A whole block of a shard, its checksum right."""
+    geometry = manifest.geometry
+    file.seek(geometry.first_block + block * geometry.block_bytes)
+    content = file.read(geometry.block_bytes)
+    if zlib.crc32(content) != checksums[block]:
+        raise ValueError(wrong_checksum(where, block))
+    return content

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from dynfusion.store.blocks import BLOCK_DTYPE
-from dynfusion.store.manifest import Geometry
+from dynfusion.store.manifest import Geometry, check_size
 from dynfusion.store.statistics import HALVES_AT_ONCE, Moments, merge, moments_of_halves, no_moments
 
 _MAGIC = b"ARROW1"
@@ -149,11 +149,7 @@ class ShardWriter:
 
 def check_shard(path: Path, geometry: Geometry, *, size: int, num_blocks: int, names: Sequence[str]) -> None:
     """Raise ValueError unless the file has this size, these modalities, and its blocks lie where the geometry says."""
-    found = path.stat().st_size if path.is_file() else None
-    if found is None:
-        raise ValueError(f"shard {path}: the manifest lists it but the file is missing")
-    if found != size:
-        raise ValueError(f"shard {path}: found {found} bytes, the manifest says {size}, the file is truncated or wrong")
+    check_size(f"shard {path}", path.stat().st_size if path.is_file() else None, size)
     content = np.memmap(path, np.uint8, mode="r")
     if bytes(content[:6]) != _MAGIC or bytes(content[-6:]) != _MAGIC:
         raise ValueError(f"shard {path}: not an Arrow IPC file")

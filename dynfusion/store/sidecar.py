@@ -56,20 +56,33 @@ def write_sidecar(table: pa.Table, folder: Path, name: str) -> FileSpec:
     return writer.close()
 
 
-def read_sidecars(folder: Path, files: Sequence[FileSpec]) -> pa.Table:
-    """The tables of several sidecars, one after another.
+def wrong_digest(where: str | Path) -> str:
+    """The sentence about a damaged small file."""
+    return (
+        f"{where}: its SHA-256 is not the manifest's, the file is damaged; copy or pack the data set again "
+        "(`dynfusion verify` names all that is wrong)"
+    )
+
+
+def read_sidecars(folder: Path, files: Sequence[FileSpec], *, checked: set[str]) -> pa.Table:
+    """The tables of several sidecars, one after another; the hash of each is compared once: `checked` has the paths of
+    those whose is known to be right and gets the others.
 
     Raises ValueError for a file that is missing, damaged, or has another number of rows than the manifest says.
     """
-    return pa.concat_tables([_read(folder / file.path, file.rows) for file in files])
+    return pa.concat_tables([_read(folder / file.path, file, checked) for file in files])
 
 
-def _read(path: Path, rows: int) -> pa.Table:
+def _read(path: Path, file: FileSpec, checked: set[str]) -> pa.Table:
     try:
+        if file.path not in checked:
+            if describe_file(path, rows=file.rows).sha256 != file.sha256:
+                raise ValueError(wrong_digest(f"sidecar {path}"))
+            checked.add(file.path)
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
     except (OSError, pa.ArrowInvalid) as error:
         raise ValueError(f"sidecar {path}: missing or not readable as Arrow IPC, {error}") from None
-    if table.num_rows != rows:
-        raise ValueError(f"sidecar {path}: found {table.num_rows} rows, the manifest says {rows}")
+    if table.num_rows != file.rows:
+        raise ValueError(f"sidecar {path}: found {table.num_rows} rows, the manifest says {file.rows}")
     return table

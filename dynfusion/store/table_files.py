@@ -16,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from dynfusion.store.files import Files, check_unchanged, looks_of
+from dynfusion.store.read_ahead import csv_reader
 from dynfusion.store.source import PIECE_BYTES, first_line
 
 _CSV_BLOCK_BYTES = 1 << 23
@@ -181,24 +182,26 @@ def _open_csv(
     size = file.seek(0, 2)
     file.seek(0)
     parse = pa.csv.ParseOptions(delimiter=delimiter)
-    names = pa.csv.open_csv(file, parse_options=parse).schema.names
-    types = {name: pa.float64() for name in names} if numbers is float else _looks(file, texts, parse)
+    with csv_reader(file, parse, read=pa.csv.ReadOptions(use_threads=False)) as reader:
+        names = reader.schema.names
+    types = {name: pa.float64() for name in names} if numbers is float else _looks(file, names, texts, parse)
     types |= {name: pa.string() for name in names if name in texts}
     schema = pa.schema([pa.field(name, types[name]) for name in names])
     return schema, (TablePiece(0, None, size, partial(_read_csv, uri, types, delimiter)),)
 
 
-def _looks(file: BinaryIO, texts: Sequence[str], parse: pa.csv.ParseOptions) -> dict[str, pa.DataType]:
+def _looks(
+    file: BinaryIO, names: Sequence[str], texts: Sequence[str], parse: pa.csv.ParseOptions
+) -> dict[str, pa.DataType]:
     """The type of each column over the whole file; pyarrow's reader of large files goes by the first block alone."""
-    file.seek(0)
-    names = pa.csv.open_csv(file, parse_options=parse).schema.names
     file.seek(0)
     convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
     types = {name: pa.null() for name in names}
-    for batch in pa.csv.open_csv(file, pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES), parse, convert):
-        for name, column in zip(names, batch.columns, strict=True):
-            if name not in texts and types[name] != pa.string():
-                types[name] = _wider(types[name], column)
+    with csv_reader(file, parse, read=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES), convert=convert) as reader:
+        for batch in reader:
+            for name, column in zip(names, batch.columns, strict=True):
+                if name not in texts and types[name] != pa.string():
+                    types[name] = _wider(types[name], column)
     return types
 
 
@@ -224,9 +227,10 @@ def _read_csv(
 ) -> Iterator[pa.RecordBatch]:
     read = pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False)
     convert = pa.csv.ConvertOptions(column_types=types, null_values=_MISSING)
+    parse = pa.csv.ParseOptions(delimiter=delimiter)
     try:
-        with files.open(uri) as file:
-            for batch in pa.csv.open_csv(file, read, pa.csv.ParseOptions(delimiter=delimiter), convert):
+        with files.open(uri) as file, csv_reader(file, parse, read=read, convert=convert) as reader:
+            for batch in reader:
                 for first in range(0, batch.num_rows, chunk_rows):
                     yield batch.slice(first, chunk_rows)
     except pa.ArrowInvalid as error:

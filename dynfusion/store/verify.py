@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dynfusion.store.blocks import read_blocks
-from dynfusion.store.manifest import FileSpec, Manifest, local_folder, read_manifest
+from dynfusion.store.files import Files, name_of
+from dynfusion.store.manifest import FileSpec, Manifest, check_size, local_folder, read_manifest
 from dynfusion.store.run_jobs import available_cores, run_on_threads
 
 
@@ -45,6 +46,23 @@ def verify(
             problems[shard.path] = problem + _wrong_blocks(folder, manifest, shard.path, first, shard.blocks)
         first += shard.blocks
     return [problem for problem in problems.values() if problem]
+
+
+def check_there(folder: str, manifest: Manifest, files: Files) -> None:
+    """Raise ValueError unless the files of a dataset that a command has made before are all there, and on a local disk
+    as long as the manifest says; nothing is read."""
+    far = set() if files.path(folder) else {name_of(found) for found in files.find(folder)}
+    for file in manifest.files:
+        where = f"{folder}/{file.path}"
+        path = files.path(where)
+        found = _size(path) if path is not None else file.bytes if file.path in far else None
+        try:
+            check_size(where, found, file.bytes)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; `dynfusion verify` names all that is wrong, the same command makes the data set again once "
+                "what is left of it is removed"
+            ) from None
 
 
 def _problem(folder: Path, file: FileSpec) -> str | None:

@@ -1,6 +1,6 @@
 """`dynfusion pack`: sources named on a command line -> a packed dataset, or more for one that is there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,18 @@ def _tell(address: str, manifest: Manifest, said: Sequence[str]) -> None:
         f"{address}: {manifest.rows} training rows, {manifest.holdout_rows} held out, "
         f"{manifest.dropped_rows} dropped because no modality is present, of {', '.join(manifest.names)}"
     )
-    for line in (*said, *(_modality_line(spec, manifest.rows) for spec in manifest.modalities)):
+    for line in (*said, *_doubts(manifest), *(_modality_line(spec, manifest.rows) for spec in manifest.modalities)):
         print(printable(line))
+
+
+def _doubts(manifest: Manifest) -> Iterator[str]:
+    """What is no error and hardly meant: modalities that share no id, or have no vector at all."""
+    rows = manifest.rows + manifest.holdout_rows
+    cells = {name: rows + manifest.dropped_rows - sum(absent.values()) for name, absent in manifest.absent.items()}
+    for name in [name for name, found in cells.items() if not found]:
+        yield f"warning: modality {name} is present in no row, all its vectors are missing"
+    if len(cells) > 1 and sum(cells.values()) == rows:  # every row that stays has at least one
+        yield "warning: no row has two modalities, so there is nothing to fuse; are their ids written alike?"
 
 
 def _memory_bytes(memory_gb: float) -> int:

@@ -46,7 +46,7 @@ def spoiled(value: float) -> np.ndarray:
     return values
 
 
-BAD = "morgan: 1 rows of .* have NaN, infinity or numbers beyond float16's 65504 .ids c.*--on-bad absent"
+BAD = "morgan: 1 row of .* with NaN, .* beyond float16's 65504 or all too small for float16 .* .ids c.*--on-bad absent"
 NPY = "modality morgan: .*embeddings.npy"
 FAULTS = {
     "duplicate ids": (
@@ -61,6 +61,7 @@ FAULTS = {
     "fewer smiles than rows": (with_file("smiles.txt", b"C\n"), "smiles.txt has 1 rows, embeddings.npy has 4"),
     "one NaN": (with_embeddings(spoiled(np.nan)), BAD),
     "infinity": (with_embeddings(spoiled(-np.inf)), BAD),
+    "too small for float16": (with_embeddings(np.array([[1, 1], [0, 1e-9], [0, 0]], np.float32)[[0, 2, 1, 0]]), BAD),
     "beyond float16": (with_embeddings(spoiled(70_000)), BAD),
     "wrong type": (
         with_embeddings(np.ones((4, 3), np.int32)),
@@ -213,7 +214,7 @@ def test_a_damaged_block_table_or_sidecar_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"blocks.bin: found \d+ bytes"):
         dataset.read("train")
     (tmp_path / "packed" / "train-00000.rows.arrow").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"sidecar .*train-00000.rows.arrow: missing or not readable"):
+    with pytest.raises(ValueError, match=r"sidecar .*train-00000.rows.arrow: its SHA-256 is not"):
         dataset.table("train")
 
 

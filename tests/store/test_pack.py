@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynfusion.store.dataset import open_dataset
+from dynfusion.store.extend import extend
 from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.reasons import Reason
@@ -208,3 +209,23 @@ def test_why_a_cell_is_absent_is_kept(tmp_path: Path) -> None:
         "f": Reason.DROPPED,
     }  # fmt: skip
     assert open_dataset(tmp_path / "packed").read("train").values["a"].max() == 1
+
+
+def test_the_same_pack_over_one_that_lost_a_file_is_refused(tmp_path: Path) -> None:
+    inputs = PackInputs(write_sources(tmp_path / "sources", 40))
+    manifest = pack(inputs, out=tmp_path / "packed")
+    more = PackInputs({"odd": write_folder(tmp_path / "more", vectors(2, 5, seed=5), ["x", "y"])})
+    shard = tmp_path / "packed" / manifest.shards[0].path
+    address = extend(more, tmp_path / "packed")
+    added = Path(address).parent / open_dataset(address).manifest.shards[0].path
+    commands = (shard, lambda: pack(inputs, out=shard.parent)), (added, lambda: extend(more, shard.parent))
+    for path, again in commands:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        with pytest.raises(ValueError, match=rf"{path}: found {len(whole) - 1} bytes, .*`dynfusion verify`.* removed"):
+            again()
+        path.unlink()
+        with pytest.raises(ValueError, match=f"{path}: the manifest lists it but the file is missing"):
+            again()
+        path.write_bytes(whole)
+        again()

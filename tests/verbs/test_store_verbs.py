@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dynfusion.store.dataset import open_dataset
@@ -9,7 +10,7 @@ from dynfusion.verbs.inspect import inspect
 from dynfusion.verbs.pack import pack
 from dynfusion.verbs.sample import sample
 from dynfusion.verbs.verify import verify
-from tests.store.sources import DIMS, write_sources
+from tests.store.sources import DIMS, write_folder, write_sources
 
 
 def pack_command(modalities: list[str], out: Path, **changes: Any) -> Any:
@@ -112,3 +113,17 @@ def test_pack_extends_a_data_set_by_its_address(tmp_path: Path, capsys: pytest.C
     assert f"{tmp_path / 'packed'}/manifest-1.json: {manifest.rows} training rows" in capsys.readouterr().out
     inspect(f"{tmp_path / 'packed'}/manifest-1.json", as_json=True)
     assert json.loads(capsys.readouterr().out)["rows"] == manifest.rows
+
+
+def test_modalities_that_share_no_id_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write_folder(tmp_path / "one", np.ones((9, 2), np.float16), [f"a{row}" for row in range(9)])
+    other = write_folder(tmp_path / "other", np.ones((9, 2), np.float16), [f"b{row}" for row in range(9)])
+    none = write_folder(tmp_path / "none", np.full((9, 2), np.nan, np.float16), [f"a{row}" for row in range(9)])
+    pack_command([f"one={one}", f"other={other}"], tmp_path / "apart")
+    assert "warning: no row has two modalities" in capsys.readouterr().out
+    pack_command([f"one={one}", f"again={one}", f"none={none}"], tmp_path / "together")
+    said = capsys.readouterr().out
+    assert "warning: modality none is present in no row" in said
+    assert "no row has two" not in said
+    pack(modalities=[f"onee={one}"], out=None, extend=str(tmp_path / "apart"))
+    assert "onee is new, the data set had one, other" in capsys.readouterr().out
