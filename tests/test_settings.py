@@ -132,3 +132,13 @@ def test_every_setting_of_the_tree_says_what_it_is() -> None:
         return missing
 
     assert undocumented(RunSettings) == []
+
+
+@pytest.mark.parametrize("secret", ["user:password@", "user@", "%75:p%40ss@"])
+def test_an_address_with_a_password_is_refused_without_repeating_it(secret: str) -> None:
+    data = {"data": {"uri": "packed"}}
+    with pytest.raises(ValueError, match=r"setting tracking\.mlflow: .* MLFLOW_TRACKING_PASSWORD") as refused:
+        build(RunSettings, data, {"tracking": {"mlflow": f"https://{secret}host:5000"}})
+    assert secret not in str(refused.value).replace("user:password@ in it", "")
+    for address in ("http://host:5000", "http://host/a@b", "sqlite:///folder/a@b.db", "mlruns"):
+        assert build(RunSettings, data, {"tracking": {"mlflow": address}}).tracking.mlflow == address

@@ -1,8 +1,11 @@
 """What workers say, on its way to the driver: an actor that keeps posts until they are fetched.
 
-worker: Voice --> Board (actor) --> driver: Watch
+worker: Voice --> Board (actor on the driver's node) --> driver: Watch
+
+Watching ends no run: a board that is lost is said once, and training, its end and its model go on without it.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Record = dict[str, Any]
 _POLL_SECONDS = 0.3
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Board:
 
 @dataclass(frozen=True)
 class Voice:
-    """A worker's end of the board; only rank 0 speaks."""
+    """A worker's end of the board; only rank 0 speaks. Without the board, what it says is lost and nothing fails."""
 
     board: Any
     quiet: bool
@@ -60,9 +66,16 @@ class Voice:
             self.board.post.remote("say", text)
 
     def fail(self, text: str) -> None:
-        """What ended the run for good; returns once the board has it."""
-        if not self.quiet:
+        """What ended the run for good; returns once the board has it.
+
+        Raises ValueError with the text when there is no board any more: then the worker's own end has to say it.
+        """
+        if self.quiet:
+            return
+        try:
             ray.get(self.board.fail.remote(text))
+        except RayActorError:
+            raise ValueError(text) from None
 
 
 @contextmanager
@@ -71,26 +84,62 @@ def watched_board(watch: Watch) -> Iterator[Any]:
 
     Raises ValueError at its end when a worker said what ended the run for good.
     """
-    board = ray.remote(num_cpus=0)(Board).remote()
-    done = threading.Event()
-
-    def show() -> None:
-        while not done.wait(_POLL_SECONDS):
-            _take(board, watch)
-
-    reader = threading.Thread(target=show, name="board-reader", daemon=True)
-    reader.start()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+    reader = _Reader(board, watch)
+    thread = threading.Thread(target=reader.run, name="board-reader", daemon=True)
+    thread.start()
     try:
         yield board
     finally:
-        done.set()
-        reader.join()
-        _take(board, watch)
-    failure = ray.get(board.failed.remote())
+        reader.done.set()
+        thread.join()
+        reader.take()
+    failure = reader.failure()
     if failure is not None:
         raise ValueError(failure)
 
 
-def _take(board: Any, watch: Watch) -> None:
-    for kind, content in ray.get(board.take.remote()):
-        (watch.record if kind == "record" else watch.say)(content)
+class _Reader:
+    """Carries posts from a board to a watch until `done`, or until the board is lost."""
+
+    def __init__(self, board: Any, watch: Watch) -> None:
+        self.board, self.watch = board, watch
+        self.done = threading.Event()
+        self.is_lost = False
+
+    def run(self) -> None:
+        while not self.done.wait(_POLL_SECONDS) and not self.is_lost:
+            self.take()
+
+    def take(self) -> None:
+        """Show what has been posted since the last time."""
+        for kind, content in self._ask("take") or []:
+            _show(self.watch.record if kind == "record" else self.watch.say, content)
+
+    def failure(self) -> str | None:
+        """What a worker said ended the run for good."""
+        return self._ask("failed")
+
+    def _ask(self, what: str) -> Any:
+        """The board's answer, None when it has none."""
+        if self.is_lost:
+            return None
+        try:
+            return ray.get(getattr(self.board, what).remote())
+        except ActorUnavailableError:  # for now
+            return None
+        except RayActorError:
+            self.is_lost = True
+            _show(
+                self.watch.say,
+                "watching has ended, its Ray actor is lost; training goes on, its records come at its end",
+            )
+            return None
+
+
+def _show(show: Callable[[Any], None], content: Any) -> None:
+    try:
+        show(content)
+    except Exception:  # whatever a display or a full disk says: what comes next is still to be shown
+        _log.warning("a worker's message was not shown: %s", content, exc_info=True)

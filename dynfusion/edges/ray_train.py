@@ -62,19 +62,19 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
         history = read_history(last[1]) if last else []
     resources = _resources(settings)
     wait_for([resources] * settings.cluster.workers[0], deadline_seconds=settings.cluster.start_deadline_seconds)
-    with tracker(storage, settings.tracking, history) as tracked:
+    with tracker(storage, settings.tracking, history, watch.say) as tracked:
         with watched_board(_both(watch, tracked)) as board:
             validator = Validator(settings.model_dump(mode="json"), folder, board)
             _fit(make_trainer(settings, validator, checks))
-        _finish(settings, sources, validator, checks, _both(watch, tracked))
+        _finish(settings, sources, validator, checks, watch, tracked)
     return folder
 
 
 def _both(watch: Watch, tracked: Tracker) -> Watch:
     def record(made: Record) -> None:
+        tracked.record(made)
         if VALIDATION not in made:  # the validator has said that one itself
             watch.record(made)
-        tracked.record(made)
 
     return Watch(record, watch.say)
 
@@ -120,17 +120,29 @@ def _fit(trainer: TorchTrainer) -> None:
         raise RuntimeError(f"training failed: {_last_line(error)} (--debug shows more)") from error
 
 
-def _finish(settings: RunSettings, sources: Sources, validator: Validator, checks: Checks, watch: Watch) -> None:
-    """Leave the run's model, from its last or its best checkpoint."""
+def _finish(
+    settings: RunSettings, sources: Sources, validator: Validator, checks: Checks, watch: Watch, tracked: Tracker
+) -> None:
+    """Leave the run's model, from its last or its best checkpoint, and every record of it with who tracks the run.
+
+    Raises RuntimeError when the last whole checkpoint is not where the run ends.
+    """
     storage = open_storage(validator.folder)
     with latest(storage, watch.say) as last:
         assert last is not None
         step, history = read_state(last[1]).step, read_history(last[1])
-        why = patience(settings).ended_by(validated(history)) if step < checks.total_steps else None
+        for made in history:  # what the board lost
+            tracked.record(made)
+        why = patience(settings).ended_by(validated(history)) if step < checks.total_steps else "every epoch is done"
+        if why is None:
+            raise RuntimeError(
+                f"training ended at step {step} of {checks.total_steps}, the last whole checkpoint of "
+                f"{storage.address}; the same command continues from it"
+            )
         if checks.due(step) and (metrics := known_score(validator, step, watch.say)):
             history.append({"step": step, VALIDATION: metrics})
-            watch.record(history[-1])
-        ending = Ending(step, why or "every epoch is done", history)
+            tracked.record(history[-1])
+        ending = Ending(step, why, history)
         best = _best(settings, storage, ending)
         if best is None or best == last[0]:
             finish(storage, last[1], ending, settings.model_dump(mode="json"), sources)

@@ -5,49 +5,102 @@
 
 Every step once: what lies in the folder is written anew from the history of the checkpoint that a run continues from,
 and steps that are done again after a failure, equal but for their timing, are not written again.
+
+Watching ends no run: a place that fails is named once, and gets what it lacks with a later record.
 """
 
-import hashlib
-import json
-import shutil
+import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from tensorboardX import SummaryWriter
-
-from dynfusion.training.checks import SCORE, VALIDATION
+from dynfusion.edges.tracking_sinks import TENSORBOARD, Bucket, History, MLflow, TensorBoard, WandB
+from dynfusion.training.checks import VALIDATION
 from dynfusion.training.config import TrackingSettings
 from dynfusion.training.loop import Record
 from dynfusion.training.storage import LocalStorage, Storage
 
-HISTORY = "history.jsonl"
-TENSORBOARD = "tensorboard"
-_UPLOAD_SECONDS = 30.0
-_CHECK_STEP = f"{VALIDATION}/step"
-Scalars: TypeAlias = dict[str, float]
+_PAUSE_AFTER_FAILURE, _LONGEST_PAUSE_SECONDS = 10.0, 300.0
+"""How long a place that failed is left alone, in durations of the attempt that failed, and at most."""
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """One of the places that records go to."""
+    """One of the places that records go to. What it raises is said, and tried again later."""
+
+    name: str
+    """What a person calls it."""
+
+    def open(self) -> None:
+        """Called before the first record, and again when it has failed."""
 
     def write(self, made: Record) -> None:
-        """Add a record."""
+        """Add a record, whole or not at all."""
 
     def close(self) -> None:
         """Leave everything readable."""
 
 
+@dataclass
+class _Delivery:
+    """How far one sink has come in the records of a run."""
+
+    sink: Sink
+    say: Callable[[str], None]
+    is_open: bool = False
+    written: int = 0
+    has_failed: bool = False
+    not_before: float = -math.inf
+
+    def send(self, records: Sequence[Record]) -> None:
+        """Write what the sink lacks, unless it failed a moment ago."""
+        started = time.monotonic()
+        if started < self.not_before:
+            return
+        try:
+            if not self.is_open:
+                self.sink.open()
+                self.is_open = True
+            while self.written < len(records):
+                self.sink.write(records[self.written])
+                self.written += 1
+        except Exception as error:  # other people's servers and disks: whatever it is, it ends no run
+            now = time.monotonic()
+            self.not_before = now + min(_PAUSE_AFTER_FAILURE * (now - started), _LONGEST_PAUSE_SECONDS)
+            if not self.has_failed:
+                self.say(f"{self.sink.name} failed, training goes on and it is tried again: {_line(error)}")
+            self.has_failed = True
+
+    def close(self, records: Sequence[Record]) -> None:
+        """A last attempt."""
+        self.not_before = -math.inf
+        self.send(records)
+        lacking = len(records) - self.written
+        if lacking:
+            self.say(f"{self.sink.name} lacks the last {lacking} of {len(records)} records")
+        try:
+            if self.is_open:
+                self.sink.close()
+        except Exception as error:
+            self.say(f"{self.sink.name} failed at its end: {_line(error)}")
+
+
 class Tracker:
     """Sends every record to every sink once, in the order of steps."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self.sinks = sinks
+    def __init__(self, sinks: Sequence[Sink], say: Callable[[str], None]) -> None:
+        self.deliveries = [_Delivery(sink, say) for sink in sinks]
+        self.records: list[Record] = []
         self.last_steps = {False: 0, True: 0}
+
+    def open(self) -> None:
+        """Make every sink ready."""
+        for delivery in self.deliveries:
+            delivery.send([])
 
     def record(self, made: Record) -> None:
         """Write what training recorded, or what a check found; each kind has its own steps."""
@@ -55,129 +108,51 @@ class Tracker:
         if made["step"] <= self.last_steps[kind]:
             return
         self.last_steps[kind] = made["step"]
-        for sink in self.sinks:
-            sink.write(made)
+        self.records.append(made)
+        for delivery in self.deliveries:
+            delivery.send(self.records)
+
+    def close(self) -> None:
+        """Leave every sink readable."""
+        for delivery in self.deliveries:
+            delivery.close(self.records)
 
 
 @contextmanager
-def tracker(storage: Storage, settings: TrackingSettings, history: Sequence[Record]) -> Iterator[Tracker]:
+def tracker(
+    storage: Storage, settings: TrackingSettings, history: Sequence[Record], say: Callable[[str], None]
+) -> Iterator[Tracker]:
     """A tracker of the run in `storage`, which has come as far as `history` says; its sinks are closed at the end.
 
-    Raises ValueError when a tracker is asked for that is not installed.
+    Raises ValueError when a tracker is asked for that is not installed; a sink that fails later is named through `say`.
     """
-    with ExitStack() as stack:
-        made = Tracker([stack.enter_context(closing(sink)) for sink in _sinks(storage, settings)])
+    made = Tracker(list(_sinks(storage, settings)), say)
+    try:
+        made.open()
         for record in history:
             made.record(record)
         yield made
+    finally:
+        made.close()
 
 
 def _sinks(storage: Storage, settings: TrackingSettings) -> Iterator[Sink]:
+    """The run's own folder first."""
+    others: list[Sink] = []
     if settings.mlflow is not None:
-        yield MLflow(settings.mlflow, storage.address)
+        others.append(MLflow(settings.mlflow, storage.address))
     if settings.wandb is not None:
-        yield WandB(settings.wandb, storage.address)
-    yield RunFolder(storage)
+        others.append(WandB(settings.wandb, storage.address))
+    storage.remove(TENSORBOARD)
+    is_local = isinstance(storage, LocalStorage)
+    folder = Path(storage.address if is_local else tempfile.mkdtemp(prefix="dynfusion-tracking-"))
+    yield History(folder)
+    yield TensorBoard(folder)
+    if not is_local:
+        yield Bucket(storage, folder)
+    yield from others
 
 
-class RunFolder:
-    """`history.jsonl` and TensorBoard's events in the run's folder; in a bucket they are renewed every half minute."""
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-        self.is_local = isinstance(storage, LocalStorage)
-        self.folder = Path(storage.address if self.is_local else tempfile.mkdtemp(prefix="dynfusion-tracking-"))
-        self.uploaded = time.monotonic()
-        storage.remove(TENSORBOARD)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.lines = (self.folder / HISTORY).open("w", encoding="utf-8")
-        self.board = SummaryWriter(str(self.folder / TENSORBOARD))
-
-    def write(self, made: Record) -> None:
-        self.lines.write(json.dumps(made) + "\n")
-        for name, value in scalars(made).items():
-            self.board.add_scalar(name, value, made["step"])
-        self.lines.flush()
-        if not self.is_local and time.monotonic() - self.uploaded > _UPLOAD_SECONDS:
-            self._upload()
-
-    def close(self) -> None:
-        self.lines.close()
-        self.board.close()
-        if not self.is_local:
-            self._upload()
-            shutil.rmtree(self.folder)
-
-    def _upload(self) -> None:
-        self.board.flush()
-        self.storage.put(self.folder, "", last=HISTORY)
-        self.uploaded = time.monotonic()
-
-
-class MLflow:
-    """One MLflow run for each run folder, found again by its tag."""
-
-    TAG = "dynfusion.run"
-
-    def __init__(self, uri: str, address: str) -> None:
-        try:
-            from mlflow import MlflowClient
-        except ImportError as error:
-            raise ValueError(_missing("mlflow")) from error
-        self.client = MlflowClient(uri)
-        experiment = self.client.get_experiment_by_name("dynfusion")
-        number = experiment.experiment_id if experiment else self.client.create_experiment("dynfusion")
-        found = self.client.search_runs([number], f"tags.`{self.TAG}` = '{address}'")
-        name = address.rpartition("/")[2]
-        run = found[0] if found else self.client.create_run(number, tags={self.TAG: address}, run_name=name)
-        self.run = run.info.run_id
-        self.last_steps = {False: self._last("loss"), True: self._last(f"{VALIDATION}/{SCORE}")}
-
-    def _last(self, name: str) -> int:
-        return max((metric.step for metric in self.client.get_metric_history(self.run, name)), default=0)
-
-    def write(self, made: Record) -> None:
-        if made["step"] > self.last_steps[VALIDATION in made]:
-            for name, value in scalars(made).items():
-                self.client.log_metric(self.run, name, value, step=made["step"])
-
-    def close(self) -> None:
-        self.client.set_terminated(self.run)
-
-
-class WandB:
-    """One W&B run for each run folder, its id the folder's hash."""
-
-    def __init__(self, project: str, address: str) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise ValueError(_missing("wandb")) from error
-        number = hashlib.sha256(address.encode()).hexdigest()[:16]
-        self.run = wandb.init(project=project, id=number, name=address.rpartition("/")[2], resume="allow")
-        self.last_step = self.run.step
-
-    def write(self, made: Record) -> None:
-        if VALIDATION in made:  # comes behind later steps, which W&B refuses, so its step is a number like others
-            if made["step"] > self.run.summary.get(_CHECK_STEP, 0):
-                self.run.log({**scalars(made), _CHECK_STEP: made["step"]})
-        elif made["step"] > self.last_step:
-            self.run.log(scalars(made), step=made["step"])
-
-    def close(self) -> None:
-        self.run.finish()
-
-
-def scalars(made: Record) -> Scalars:
-    """The numbers of a record by name, those of a modality as `attention/morgan`; what has no data is left out."""
-    found: Scalars = {}
-    for name, value in made.items():
-        parts: dict[str, Any] = (
-            {f"{name}/{m}": v for m, v in value.items()} if isinstance(value, dict) else {name: value}
-        )
-        found |= {part: float(number) for part, number in parts.items() if isinstance(number, int | float)}
-    return found
-
-
-def _missing(package: str) -> str:
-    return f"setting tracking.{package}: {package} is not installed here, pip install 'dynfusion[tracking]' brings it"
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,5 +1,6 @@
 """The settings of a training run beside the model's and the losses' own: data, optimisation, engine, workers."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
@@ -86,6 +87,17 @@ class TrackingSettings(Settings):
 
     mlflow: str | None = Field(None, description="MLflow's tracking address, such as http://host:5000")
     wandb: str | None = Field(None, description="project of Weights & Biases; its key comes from WANDB_API_KEY")
+
+    @field_validator("mlflow")
+    @classmethod
+    def _no_secret(cls, address: str | None) -> str | None:
+        """Settings are printed, and kept in the run's folder."""
+        if address is not None and re.match(r"[^/]*://[^/?#]*@", address):
+            raise ValueError(
+                "found an address with user:password@ in it, allowed is one without; "
+                "MLflow takes them from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return address
 
 
 Workers = Annotated[int, Field(ge=1)]

@@ -88,10 +88,13 @@ class Ending:
 
 
 def finish(storage: Storage, checkpoint: Path, ending: Ending, settings: dict[str, Any], sources: Sources) -> None:
-    """Leave `model/` from the chosen checkpoint; a reader finds it whole or without its training.json."""
+    """Leave `model/` from the chosen checkpoint; a reader finds it whole or without its training.json.
+
+    Not where the run was watched: a model travels further than the addresses of a workplace should.
+    """
     training = {
         "data": {"uri": settings["data"]["uri"], "fingerprint": sources.fingerprint, "rows": sources.rows},
-        "settings": settings,
+        "settings": {name: part for name, part in settings.items() if name != "tracking"},
         "steps": read_state(checkpoint).step,
         "ended": {"step": ending.step, "why": ending.why},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},

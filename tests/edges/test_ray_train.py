@@ -1,19 +1,23 @@
 """Training on real Ray with real DeepSpeed: two workers, one of them killed, the same weights bit for bit."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import ray
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from dynfusion.edges.ray_board import Watch
+from dynfusion.edges.ray_board import Watch, watched_board
 from dynfusion.edges.ray_train import train_on_ray
 from dynfusion.fusion.api import FusionModel
 from dynfusion.run_settings import RunSettings
@@ -188,3 +192,28 @@ def test_a_cluster_without_the_resources_is_named_after_the_deadline(dataset: Da
     greedy = settings(dataset, tmp_path, cpus_per_worker=1000, start_deadline_seconds=1)
     with pytest.raises(ValueError, match=r"asked for 2 workers with \{'CPU': 1000.0\} each, found \{'CPU'"):
         train_on_ray(greedy, Watch(silent, silent))
+
+
+@pytest.mark.slow
+def test_a_run_whose_board_is_lost_ends_with_its_model_and_its_whole_history(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boards: list[Any] = []
+    said: list[str] = []
+
+    @contextmanager
+    def kept(watch: Watch) -> Iterator[Any]:
+        with watched_board(watch) as board:
+            boards.append(board)
+            yield board
+
+    def kill_once(record: dict[str, Any]) -> None:
+        if record["step"] >= 4 and boards:
+            ray.kill(boards.pop())
+
+    monkeypatch.setattr("dynfusion.edges.ray_train.watched_board", kept)
+    folder = Path(train_on_ray(settings(dataset, tmp_path), Watch(kill_once, said.append)))
+    assert sum(text.startswith("watching has ended") for text in said) == 1
+    assert FusionModel.load(folder / "model")
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert lines == read_history(sorted(folder.glob("checkpoint-*"))[-1])

@@ -1,6 +1,9 @@
 """What a run leaves for its watchers: every step once, whatever happened in between."""
 
 import json
+import resource
+import signal
+import socket
 import struct
 import sys
 from pathlib import Path
@@ -10,7 +13,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from dynfusion.edges.s3_storage import open_storage
-from dynfusion.edges.tracking import scalars, tracker
+from dynfusion.edges.tracking import Tracker, tracker
+from dynfusion.edges.tracking_sinks import scalars
 from dynfusion.training.config import TrackingSettings
 from tests.s3 import make_bucket
 
@@ -38,10 +42,10 @@ def lines(content: bytes) -> list[dict[str, Any]]:
 
 def test_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
-    with tracker(storage, TrackingSettings(), []) as first:
+    with tracker(storage, TrackingSettings(), [], print) as first:
         for step in (2, 4, 6):  # killed at 6, after a checkpoint at 4
             first.record(made(step))
-    with tracker(storage, TrackingSettings(), [made(2), made(4)]) as second:
+    with tracker(storage, TrackingSettings(), [made(2), made(4)], print) as second:
         for step in (6, 8, 4, 6, 8, 10):  # and a worker group that started again in between
             second.record(made(step, loss=step / 2))
     assert [record["step"] for record in lines(storage.read("history.jsonl"))] == [2, 4, 6, 8, 10]
@@ -53,7 +57,7 @@ def test_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
 def test_checks_have_steps_of_their_own(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
     checked = {"step": 2, "validation": {"score": 0.5}}
-    with tracker(storage, TrackingSettings(), [made(2), made(4), checked]) as tracked:
+    with tracker(storage, TrackingSettings(), [made(2), made(4), checked], print) as tracked:
         for record in (made(4), checked, made(6), {**checked, "step": 4}):
             tracked.record(record)
     assert [record["step"] for record in lines(storage.read("history.jsonl"))] == [2, 4, 2, 6, 4]
@@ -65,7 +69,7 @@ def test_in_a_bucket_the_same_files_are_there_at_the_end(s3: str, tmp_path: Path
     make_bucket(s3, "tracking")
     storage = open_storage(f"s3://tracking/run?endpoint_override={s3}")
     for history in ([], [made(2)]):
-        with tracker(storage, TrackingSettings(), history) as tracked:
+        with tracker(storage, TrackingSettings(), history, print) as tracked:
             tracked.record(made(2))
             tracked.record(made(4))
     assert [record["step"] for record in lines(storage.read("history.jsonl"))] == [2, 4]
@@ -78,7 +82,7 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_cure(tmp_path: Path, 
     settings = TrackingSettings(mlflow=str(tmp_path))
     with (
         pytest.raises(ValueError, match=r"setting tracking\.mlflow: mlflow is not installed here"),
-        tracker(open_storage(str(tmp_path)), settings, []),
+        tracker(open_storage(str(tmp_path)), settings, [], print),
     ):
         raise AssertionError
 
@@ -89,7 +93,7 @@ def test_mlflow_gets_every_step_once(tmp_path: Path) -> None:
 
     settings = TrackingSettings(mlflow=f"sqlite:///{tmp_path}/mlflow.db")
     for history in ([], [made(2)]):
-        with tracker(open_storage(str(tmp_path / "run")), settings, history) as tracked:
+        with tracker(open_storage(str(tmp_path / "run")), settings, history, print) as tracked:
             for step in (4, 6):
                 tracked.record(made(step))
     client = MlflowClient(settings.mlflow)
@@ -99,3 +103,103 @@ def test_mlflow_gets_every_step_once(tmp_path: Path) -> None:
 
 def test_names_of_a_record_are_flat() -> None:
     assert scalars(made(3)) == {"step": 3.0, "loss": 1.0, "attention/a": 0.25, "rows_per_second": 10.5}
+
+
+class Sometimes:
+    """A place for records that fails when it is told to."""
+
+    name = "tracking.sometimes"
+
+    def __init__(self, *failing: int) -> None:
+        self.failing = list(failing)
+        self.steps: list[int] = []
+
+    def open(self) -> None:
+        """Always ready."""
+
+    def write(self, made: dict[str, Any]) -> None:
+        if made["step"] in self.failing:
+            self.failing.remove(made["step"])
+            raise ConnectionError("503 Service Unavailable")
+        self.steps.append(made["step"])
+
+    def close(self) -> None:
+        raise TimeoutError("no answer")
+
+
+def test_a_sink_that_fails_is_said_once_and_gets_what_it_lacks_with_the_next_record(tmp_path: Path) -> None:
+    said: list[str] = []
+    first, last = Sometimes(4, 8), Sometimes()
+    tracked = Tracker([first, last], said.append)
+    tracked.open()
+    for step in (2, 4):
+        tracked.record(made(step))
+    assert (first.steps, last.steps) == ([2], [2, 4])
+    for step in (4, 6, 8, 10):
+        tracked.record(made(step))
+    tracked.close()
+    assert first.steps == last.steps == [2, 4, 6, 8, 10]
+    assert said == [
+        "tracking.sometimes failed, training goes on and it is tried again: ConnectionError: 503 Service Unavailable",
+        *["tracking.sometimes failed at its end: TimeoutError: no answer"] * 2,
+    ]
+
+
+def test_a_sink_that_never_came_back_is_said_to_lack_records() -> None:
+    said: list[str] = []
+    tracked = Tracker([Sometimes(*[4] * 9)], said.append)
+    for step in (2, 4, 6):
+        tracked.record(made(step))
+    tracked.close()
+    assert said[1] == "tracking.sometimes lacks the last 2 of 3 records"
+
+
+def test_a_sink_that_takes_long_to_fail_is_left_alone_for_longer(monkeypatch: Any) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    class Slow(Sometimes):
+        tries = 0
+
+        def write(self, made: dict[str, Any]) -> None:
+            self.tries += 1
+            now[0] += 10.0
+            raise TimeoutError
+
+    slow = Slow()
+    tracked = Tracker([slow], print)
+    for step in range(1, 400):
+        tracked.record(made(step))
+        now[0] += 1.0
+    assert slow.tries <= 5
+
+
+def test_a_full_disk_leaves_whole_lines_and_events_once_there_is_room_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with tracker(open_storage(str(tmp_path)), TrackingSettings(), [made(1)], said.append) as tracked:
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+        try:
+            for step in (2, 3):
+                tracked.record(made(step))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+    assert [line.partition(" failed, ")[0] for line in said] == ["history.jsonl", "tensorboard"]
+    assert [record["step"] for record in lines((tmp_path / "history.jsonl").read_bytes())] == [1, 2, 3]
+    assert [step for name, step, _ in events(tmp_path) if name == "loss"] == [1, 2, 3]
+
+
+def test_a_server_that_does_not_answer_ends_no_run(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="the extra `tracking` is not installed")
+    said: list[str] = []
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        settings = TrackingSettings(mlflow=f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with tracker(open_storage(str(tmp_path)), settings, [], said.append) as tracked:
+            tracked.record(made(2))
+            assert [record["step"] for record in lines((tmp_path / "history.jsonl").read_bytes())] == [2]
+    assert len(said) == 2
+    assert said[0].startswith("tracking.mlflow failed, training goes on and it is tried again: ")
+    assert said[1] == "tracking.mlflow lacks the last 1 of 1 records"
