@@ -34,7 +34,7 @@ class Board:
         self.posts.append((kind, content))
 
     def fail(self, text: str) -> None:
-        self.failure = text
+        self.failure = self.failure or text  # the first is the cause
 
     def failed(self) -> str | None:
         return self.failure
@@ -46,7 +46,7 @@ class Board:
 
 @dataclass(frozen=True)
 class Voice:
-    """A worker's end of the board; only rank 0 speaks."""
+    """A worker's end of the board; only rank 0 speaks, but what ends the run may be another's to say."""
 
     board: Any
     quiet: bool
@@ -60,9 +60,8 @@ class Voice:
             self.board.post.remote("say", text)
 
     def fail(self, text: str) -> None:
-        """What ended the run for good; returns once the board has it."""
-        if not self.quiet:
-            ray.get(self.board.fail.remote(text))
+        """What ended the run for good, from any rank; returns once the board has it."""
+        ray.get(self.board.fail.remote(text))
 
 
 @contextmanager
