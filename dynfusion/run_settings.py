@@ -51,7 +51,9 @@ def identity(settings: RunSettings, data_fingerprint: str) -> Identity:
 def _fingerprint(settings: RunSettings, **train: int) -> str:
     stops = settings.validation.patience > 0
     unseen = {**train, "keep_checkpoints": 1, "log_every_steps": 1}
-    validation = settings.validation.model_copy(update={"keep_best_by": "none", "export": "last"})
+    validation = settings.validation.model_copy(
+        update={"keep_best_by": "none", "export": "last", "timeout_seconds": 1800.0}
+    )
     decisive = {
         "data": DataSettings(uri="-", group_rows=settings.data.group_rows, weights=settings.data.weights),
         "train": settings.train.model_copy(update=unseen if stops else {**unseen, "checkpoint_every_steps": 1}),

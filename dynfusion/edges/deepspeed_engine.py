@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dynfusion.edges.universal_checkpoint import saved_ranks, universal
+from dynfusion.edges.universal_checkpoint import place_steps, saved_ranks, universal
 from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.training.config import EngineSettings, TrainSettings
@@ -31,6 +31,10 @@ RESERVED = (
     "scheduler",
     "zero_optimization.stage",
     "torch_autocast",
+    "bf16",
+    "bfloat16",
+    "fp16",
+    "data_types",
 )
 REMOVED = (
     *("amp", "compression_training", "curriculum_learning", "eigenvalue", "elasticity", "graph_harvesting", "nebula"),
@@ -51,11 +55,14 @@ class DeepSpeedEngine:
         objective = prepared(objective, engine, device)
         self.gradient_clipping = train.gradient_clipping
         self.stage = engine.zero_stage
-        self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=objective,
-            optimizer=make_optimizer(objective, train),
-            config=configuration(train, engine),
-        )
+        try:
+            self.engine, self.optimizer, _, _ = deepspeed.initialize(
+                model=objective,
+                optimizer=make_optimizer(objective, train),
+                config=configuration(train, engine),
+            )
+        except deepspeed.DeepSpeedConfigError as error:
+            raise ValueError(f"setting engine.deepspeed: {error}") from error
         self.gathered = deepspeed.zero.GatheredParameters if engine.zero_stage == 3 else None
         self.micro_batches = 0
         self.device = device
@@ -107,9 +114,9 @@ class DeepSpeedEngine:
                 self._load(converted)
             finally:
                 self.engine._config.load_universal_checkpoint = False
-        if self.stage == 3:  # its universal checkpoint leaves the count of steps out: AdamW would correct for it anew
-            for state in self.optimizer.optimizer.state.values():
-                state["step"] = torch.tensor(float(self.engine.global_steps))
+        # stage 3's universal checkpoint leaves the count of steps out: AdamW would correct for it anew
+        steps = float(self.engine.global_steps) if self.stage == 3 else None
+        place_steps(self.optimizer.optimizer.state.values(), steps)
 
     def _load(self, folder: Path) -> None:
         path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
@@ -134,7 +141,6 @@ def configuration(train: TrainSettings, engine: EngineSettings) -> dict[str, Any
         "gradient_accumulation_steps": train.accumulation,
         "gradient_clipping": train.gradient_clipping if engine.zero_stage > 0 else 0.0,
         "zero_optimization": {"stage": engine.zero_stage, **zero},
-        "torch_autocast": {"enabled": engine.precision == "bf16", "dtype": "bfloat16"},
         "steps_per_print": 1_000_000_000,
         **extra,
     }

@@ -40,7 +40,7 @@ class Board:
         self.posts.append((kind, content))
 
     def fail(self, text: str) -> None:
-        self.failure = text
+        self.failure = self.failure or text  # the first is the cause
 
     def failed(self) -> str | None:
         return self.failure
@@ -52,7 +52,10 @@ class Board:
 
 @dataclass(frozen=True)
 class Voice:
-    """A worker's end of the board; only rank 0 speaks. Without the board, what it says is lost and nothing fails."""
+    """A worker's end of the board. Only rank 0 speaks, but what ends the run may be another's to say.
+
+    Without the board what is said is lost, and nothing fails.
+    """
 
     board: Any
     quiet: bool
@@ -66,16 +69,22 @@ class Voice:
             self.board.post.remote("say", text)
 
     def fail(self, text: str) -> None:
-        """What ended the run for good; returns once the board has it.
+        """What ended the run for good, from any rank; returns once the board has it.
 
         Raises ValueError with the text when there is no board any more: then the worker's own end has to say it.
         """
-        if self.quiet:
-            return
         try:
             ray.get(self.board.fail.remote(text))
         except RayActorError:
             raise ValueError(text) from None
+
+
+def ended_by(board: Any) -> str | None:
+    """What a worker said ended the run for good; None where none did, or where there is no board any more."""
+    try:
+        return ray.get(board.failed.remote())
+    except RayActorError:
+        return None
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from ray.train.torch import TorchTrainer
 
 from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_engine import configuration
-from dynfusion.edges.ray_board import Watch, watched_board
+from dynfusion.edges.ray_board import Watch, ended_by, watched_board
 from dynfusion.edges.ray_cluster import wait_for
+from dynfusion.edges.ray_failures import EndForGood
 from dynfusion.edges.ray_validation import (
     Validator,
     checkpoint_config,
@@ -65,7 +66,7 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     with tracker(storage, settings.tracking, history, watch.say) as tracked:
         with watched_board(_both(watch, tracked)) as board:
             validator = Validator(settings.model_dump(mode="json"), folder, board)
-            _fit(make_trainer(settings, validator, checks))
+            _fit(make_trainer(settings, validator, checks), board)
         _finish(settings, sources, validator, checks, watch, tracked)
     return folder
 
@@ -98,15 +99,20 @@ def make_trainer(settings: RunSettings, validator: Validator, checks: Checks) ->
             storage_filesystem=files,
             failure_config=FailureConfig(max_failures=settings.cluster.max_failures),
             checkpoint_config=checkpoint_config(settings),
+            callbacks=[EndForGood(validator.board)],
         ),
         validation_config=validation_config(validator) if checks.every_steps else None,
     )
 
 
-def _fit(trainer: TorchTrainer) -> None:
-    """`trainer.fit()`; a worker's ValueError comes out as it went in."""
+def _fit(trainer: TorchTrainer, board: Any) -> None:
+    """`trainer.fit()`; what ended the run for good stays on the board, a ValueError comes out as it went in."""
     try:
-        trainer.fit()
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError:
+            if ended_by(board) is None:
+                raise
     except ray.train.WorkerGroupError as error:
         for failure in error.worker_failures.values():
             cause = getattr(failure, "cause", failure)
@@ -133,6 +139,10 @@ def _finish(
         step, history = read_state(last[1]).step, read_history(last[1])
         for made in history:  # what the board lost
             tracked.record(made)
+        before = checks.before(step) if checks.due(step) and settings.validation.patience else None
+        if before and all(record["step"] != before for record in validated(history)):  # it was saved in haste
+            history.append({"step": before, VALIDATION: known_score(validator, before, watch.say)})
+            tracked.record(history[-1])
         why = patience(settings).ended_by(validated(history)) if step < checks.total_steps else "every epoch is done"
         if why is None:
             raise RuntimeError(

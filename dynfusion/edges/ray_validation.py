@@ -11,13 +11,20 @@ floats, since a score is a function of the checkpoint's weights and the settings
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import Checkpoint, CheckpointConfig, ValidationConfig
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    ReportedCheckpoint,
+    ReportedCheckpointStatus,
+    ValidationConfig,
+    ValidationTaskConfig,
+)
 
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_board import Voice
@@ -69,8 +76,9 @@ class Validator:
 
 
 def validation_config(validator: Validator) -> ValidationConfig:
-    """Ray Train's part: the function, and that its task waits for no CPU."""
-    return ValidationConfig(fn=validator, ray_remote_kwargs={"num_cpus": 0})
+    """Ray Train's part: the function, how long it may take, and that its task waits for no CPU."""
+    limit = ValidationTaskConfig(timeout_s=validator.settings["validation"]["timeout_seconds"])
+    return ValidationConfig(fn=validator, task_config=limit, ray_remote_kwargs={"num_cpus": 0})
 
 
 def checkpoint_config(settings: RunSettings) -> CheckpointConfig:
@@ -109,14 +117,31 @@ def unscored(settings: RunSettings) -> dict[str, float]:
 def wait_for_score(validator: Validator, check: int, say: Callable[[str], None]) -> dict[str, float]:
     """The metrics of the check at a step, worked out here when no task did; as `known_score`.
 
-    Called in a worker. Returns when Ray has no validation of this run left to do, so there is never more than one.
+    Called in a worker. Returns when Ray has no validation of this run left to do, so there is never more than one; or
+    after `validation.timeout_seconds`: then a check that only watches is given up, aloud, and its metrics are empty.
     """
-    started = time.monotonic()
-    ray.train.get_all_reported_checkpoints()
-    waited = time.monotonic() - started
-    if waited > _WORTH_SAYING_SECONDS:
-        say(f"training waited {waited:.0f} s for step {check}'s validation: validation.every_checkpoints is too small")
+    limit = validator.settings["validation"]["timeout_seconds"]
+    first, started = min(_WORTH_SAYING_SECONDS, limit), time.monotonic()
+    reported = ray.train.get_all_reported_checkpoints(timeout_s=first)
+    if first <= time.monotonic() - started < limit:
+        say(f"training waits for step {check}'s validation, at most {limit:.0f} s")
+        reported = ray.train.get_all_reported_checkpoints(timeout_s=limit - first)
+        waited = time.monotonic() - started
+        say(f"it waited {waited:.0f} s for step {check}'s validation: validation.every_checkpoints is too small")
+    status, waited = _status(reported, check), time.monotonic() - started
+    over = status == ReportedCheckpointStatus.VALIDATION_TIMEOUT or (
+        waited >= limit and status != ReportedCheckpointStatus.VALIDATED
+    )
+    if over and not validator.settings["validation"]["patience"]:
+        say(f"step {check} was not validated within {limit:g} s (validation.timeout_seconds)")
+        return {}
     return known_score(validator, check, say)
+
+
+def _status(reported: Sequence[ReportedCheckpoint], check: int) -> ReportedCheckpointStatus | None:
+    """What Ray has made of a check's checkpoint, None where it knows none."""
+    found = [one.status for one in reported if step_of(Path(one.checkpoint.path).name) == check]
+    return found[-1] if found else None
 
 
 def known_score(validator: Validator, check: int, say: Callable[[str], None]) -> dict[str, float]:

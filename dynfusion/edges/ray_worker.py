@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -27,7 +28,8 @@ from ray.train.collective import broadcast_from_rank_zero
 
 from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_engine import DeepSpeedEngine
-from dynfusion.edges.ray_board import Voice
+from dynfusion.edges.ray_board import Voice, ended_by
+from dynfusion.edges.ray_failures import final_sentence
 from dynfusion.edges.ray_validation import Validator, make_checks, patience, unscored, wait_for_score
 from dynfusion.edges.s3_storage import load_model, open_storage
 from dynfusion.fusion.objective import FusionObjective
@@ -91,6 +93,8 @@ class Run:
             state, self.history = load_checkpoint(folder, self.engine)
         self.start = self.saved = state.step
         self.voice.say(f"continuing from {self.storage.address}/{name} at step {state.step}")
+        if self.checks.due(state.step):  # saved in haste, it may lack a score that the end of the run depends on
+            self._take_score(self.checks.before(state.step))
         now = self.engine.world_size
         if state.world_size != now:
             self.voice.say(f"with {now} workers, it was {state.world_size}: the same batches, weights to rounding")
@@ -104,8 +108,7 @@ class Run:
         if notice is not None and notice != self.notice:
             self.notice = notice
             self.voice.say(f"a node of this run is being taken away: saving step {made['step']}")
-            if not self.checks.due(made["step"]):  # the loop saves that one next, with what it decides there
-                self.save(made["step"])
+            self.save(made["step"])  # at a check before its score is waited for: `resume` takes it again
 
     def checkpoint(self, step: int) -> bool:
         """Save, and at a check decide from the checks before it whether the run ends here; the same on all ranks."""
@@ -182,8 +185,27 @@ def new_scratch_folder() -> Path:
 
 
 def run_worker(config: dict[str, Any]) -> None:
-    """One rank of a training run, from its last whole checkpoint if there is one."""
+    """One rank of a training run, from its last whole checkpoint if there is one; nothing where it failed for good.
+
+    What a new start would only meet again is said to the board first: it ends the run, see `ray_failures`.
+    """
     validator: Validator = config["validator"]
+    if ended_by(validator.board) is not None:
+        return
+    rank = ray.train.get_context().get_world_rank()
+    voice = Voice(validator.board, quiet=rank != 0)
+    try:
+        _run(validator, voice)
+    except NotFiniteError as error:
+        voice.fail(str(error))  # and end in peace, as all ranks do
+    except (ValueError, torch.OutOfMemoryError) as error:
+        final = final_sentence(error, rank)
+        if final is not None:
+            voice.fail(final)
+        raise  # others may be waiting for this rank: only Ray can end them
+
+
+def _run(validator: Validator, voice: Voice) -> None:
     settings = build(RunSettings, validator.settings)
     sources = open_sources(settings.data, processes=ray.train.get_context().get_local_world_size())
     mixture = make_mixture(sources, settings.data, settings.train)
@@ -192,7 +214,6 @@ def run_worker(config: dict[str, Any]) -> None:
     if settings.train.init is not None:
         start_from(objective.network, load_model(settings.train.init).network, settings.train.init)
     engine = make_engine(objective, settings)
-    voice = Voice(validator.board, quiet=engine.rank != 0)
     storage = open_storage(validator.folder)
     checks = make_checks(settings, sources.datasets[0].manifest, plan)
     mine = identity(settings, sources.fingerprint)
@@ -216,8 +237,6 @@ def run_worker(config: dict[str, Any]) -> None:
     feed = MixedFeed(mixture, run.start, open_feed)
     try:
         train(objective, engine, feed, plan=plan, start_step=run.start, record=run.record, checkpoint=run.checkpoint)
-    except NotFiniteError as error:
-        voice.fail(str(error))  # and end in peace: Ray would start the workers again, to the same end
     finally:
         feed.close()
 

@@ -4,11 +4,14 @@ zero_pp_rank_<r>_*_optim_states.pt (one per rank that saved) --ds_to_universal--
 """
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
 
 _PARTS = "*zero_pp_rank_*_optim_states.pt"
 
@@ -16,6 +19,17 @@ _PARTS = "*zero_pp_rank_*_optim_states.pt"
 def saved_ranks(folder: Path) -> int:
     """How many ranks wrote ZeRO parts into a checkpoint's folder; 0 for stage 0, which any number of ranks loads."""
     return len(list(folder.glob(_PARTS)))
+
+
+def place_steps(states: Iterable[dict[str, Any]], step: float | None = None) -> None:
+    """Make every optimizer state's count of steps a float32 tensor beside its moments, as fused AdamW needs it.
+
+    DeepSpeed leaves there what a file held, on the CPU. `step` is the count where its file held none.
+    """
+    for state in states:
+        if "exp_avg" in state and (step is not None or "step" in state):
+            count = state["step"] if step is None else step
+            state["step"] = torch.as_tensor(count, dtype=torch.float32, device=state["exp_avg"].device)
 
 
 @contextmanager

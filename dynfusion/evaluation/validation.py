@@ -52,6 +52,9 @@ class ValidationSettings(Settings):
     )
     rows: int = Field(2048, ge=2, description="most held-out molecules that are looked at; the same ones every time")
     tasks: dict[str, str] = Field({}, description="packed labelled sets for a probe, name = address; test rows unread")
+    timeout_seconds: float = Field(
+        1800.0, gt=0, description="how long one check may take, and training waits for it, before it is given up"
+    )
     patience: int = Field(0, ge=0, description="checks without a better score that end the run; 0 never does")
     min_improvement: float = Field(0.0, ge=0, description="a better score is higher than the best by more than this")
     keep_best_by: Literal["none", "loss", "score", "reconstruction", "retrieval", "probe"] = Field(

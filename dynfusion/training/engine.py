@@ -61,7 +61,6 @@ class TorchEngine:
         self.device = device
         self.objective = prepared(objective, engine, device)
         self.optimizer = make_optimizer(self.objective, train)
-        self.precision = engine.precision
         self.gradient_clipping = train.gradient_clipping
         grouped = distributed.is_available() and distributed.is_initialized()
         self.rank = distributed.get_rank() if grouped else 0
@@ -69,8 +68,7 @@ class TorchEngine:
         self.flat: Tensor | None = None
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.objective(batch)
+        return self.objective(batch)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
@@ -110,10 +108,17 @@ class TorchEngine:
 
 
 def prepared(objective: FusionObjective, engine: EngineSettings, device: torch.device) -> FusionObjective:
-    """The objective on its device, compiled where the settings say so: the module, so that any engine can wrap it."""
+    """The objective on its device, compiled and under autocast where the settings say so, so that any engine wraps it.
+
+    Autocast is within the module's own `forward`: around it, DeepSpeed would switch it off; and DeepSpeed's own would
+    have the gradients of every linear layer reduced in bfloat16.
+    """
     if device.type == "cpu":
         keep_freed_memory()
     objective = objective.to(device)
+    if engine.precision == "bf16":
+        autocast = torch.autocast(device.type, dtype=torch.bfloat16)
+        objective.forward = autocast(objective.forward)  # type: ignore[method-assign]
     if engine.compile:
         objective.compile(dynamic=False)
     return objective

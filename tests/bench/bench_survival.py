@@ -4,7 +4,8 @@
 
 Trains the run twice, as `dynfusion train` does: once undisturbed, and once while a random worker gets SIGKILL at random
 times, exponentially distributed about the given mean. Prints one JSON line: kills, seconds, whether the weights are the
-same bytes, whether every record is there once, and memory and open files of the driver's processes early and late.
+same bytes, whether the same steps are recorded, and memory and open files of the driver's processes early and late.
+Ends with a sentence and exit code 1 when weights or recorded steps differ.
 """
 
 import argparse
@@ -68,25 +69,42 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     arguments = parser.parse_args()
     report: dict[str, object] = {"benchmark": "survival", "settings": [str(arguments.run), *arguments.overrides]}
-    weights = {}
+    weights: dict[str, bytes] = {}
+    steps: dict[str, list[int]] = {}
     for name, every in (("undisturbed", None), ("disturbed", arguments.kill_every_seconds)):
         started = time.monotonic()
         watcher = train(arguments, name, every)
         folder = arguments.storage / name
         weights[name] = (folder / "model" / "model.safetensors").read_bytes()
         records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-        steps = [record["step"] for record in records if "loss" in record]
+        steps[name] = [record["step"] for record in records if "loss" in record]
         report[name] = {
             "seconds": round(time.monotonic() - started),
             "kills_at_seconds": watcher.kills,
-            "records": len(steps),
-            "every_record_once": steps == sorted(set(steps)),
-            "last_step": steps[-1],
+            "records": len(steps[name]),
+            "last_step": steps[name][-1] if steps[name] else None,
             "memory_mb_early_late": {n: [v >> 20 for v in pair] for n, pair in watcher.growth(0).items()},
             "open_files_early_late": watcher.growth(1),
         }
-    report["weights_are_equal"] = weights["undisturbed"] == weights["disturbed"]
+    lost = difference(steps["undisturbed"], steps["disturbed"], weights["undisturbed"] == weights["disturbed"])
+    report |= {"nothing_is_lost": lost is None}
     print(json.dumps(report))
+    if lost is not None:
+        sys.exit(lost)
+
+
+def difference(undisturbed: list[int], disturbed: list[int], equal_weights: bool) -> str | None:
+    """What the disturbed run lost, as a sentence; None when its recorded steps and its weights are the other's."""
+    if not undisturbed or undisturbed != sorted(set(undisturbed)):
+        return f"the undisturbed run recorded {len(undisturbed)} steps, expected are some, each once and in order"
+    if disturbed != undisturbed:
+        missing, extra = sorted(set(undisturbed) - set(disturbed)), sorted(set(disturbed) - set(undisturbed))
+        again = sorted({step for step in disturbed if disturbed.count(step) > 1})
+        return (
+            f"the disturbed run recorded other steps: {len(missing)} missing {missing[:5]}, "
+            f"{len(extra)} more {extra[:5]}, {len(again)} repeated {again[:5]}"
+        )
+    return None if equal_weights else "the weights of the disturbed run are not those of the undisturbed one"
 
 
 def train(arguments: argparse.Namespace, name: str, kill_every_seconds: float | None) -> Watcher:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, distributed
 
 from dynfusion.edges.deepspeed_engine import DeepSpeedEngine, configuration
+from dynfusion.edges.universal_checkpoint import place_steps
 from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.training.config import EngineSettings, TrainSettings
@@ -91,6 +92,23 @@ def test_bf16_means_autocast_in_both_engines(tmp_path: Path) -> None:
         _assert_alike(rank[("deepspeed", 0)], rank[("torch", 0)])
 
 
+@pytest.mark.slow
+def test_every_zero_stage_reduces_the_gradients_of_bf16_in_fp32(tmp_path: Path) -> None:
+    stages = [("deepspeed", stage) for stage in (1, 2, 3)]
+    found = run_ranks(2, tmp_path, updates, [("torch", 0), *stages], 1, "bf16")[0]
+    norms, weights = found[("torch", 0)]
+    for stage in stages:
+        assert found[stage][0] == pytest.approx(norms, rel=1e-6)  # 2e-5 off when they are reduced in bfloat16
+        for name, tensor in weights.items():
+            torch.testing.assert_close(found[stage][1][name], tensor, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16", "data_types", "torch_autocast", "amp"])
+def test_precision_is_the_settings_to_decide(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"engine\.deepspeed\.{name}: .* leave it out"):
+        configuration(TrainSettings(), EngineSettings(deepspeed={name: {"enabled": True}}))
+
+
 def resumed_and_not(stage: int, folder: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights after four steps without a break, and after two, a save, a load into a new engine and two more."""
     train, settings = TrainSettings(), EngineSettings(zero_stage=stage)
@@ -130,14 +148,19 @@ def test_every_stage_continues_bit_for_bit_from_what_it_saved(stage: int, tmp_pa
             assert torch.equal(resumed[name], tensor), name
 
 
-def saved_or_continued(stage: int, folder: str, weights: dict[str, Tensor] | None, steps: range) -> dict[str, Tensor]:
+def saved_or_continued(
+    stage: int, folder: str, weights: dict[str, Tensor] | None, steps: range, kind: str = "cpu"
+) -> dict[str, Tensor]:
     """Weights after `steps` of a new run, saved in `folder`; or of the one that `folder` and `weights` hold."""
     made = cases.objective().float()
-    engine = DeepSpeedEngine(made, TrainSettings(), EngineSettings(zero_stage=stage), torch.device("cpu"))
+    device = torch.device(kind)
+    engine = DeepSpeedEngine(made, TrainSettings(), EngineSettings(zero_stage=stage), device)
     if weights is not None:
         engine.load(Path(folder), weights)
+        for state in engine.optimizer.optimizer.state.values() if stage else ():
+            assert (state["step"].device, state["step"].dtype) == (state["exp_avg"].device, torch.float32)
     for seed in steps:
-        mine = _share(_float(cases.batch(48, group_rows=8, seed=seed)), engine)
+        mine = _share(_float(cases.batch(48, group_rows=8, seed=seed)), engine).to(device)
         totals, _ = engine.forward(mine)
         coefficients = made.coefficients(engine.sum(made.counts(mine)))
         engine.backward(engine.world_size * (coefficients.to(totals.dtype) * totals).sum())
@@ -158,6 +181,30 @@ def test_every_stage_continues_on_another_number_of_ranks(stage: int, first: int
     expected = run_ranks(1, tmp_path / "whole", saved_or_continued, 0, other, None, range(4))[0]
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_every_stage_continues_on_another_number_of_ranks_on_a_gpu(stage: int, tmp_path: Path) -> None:
+    saved = str(tmp_path / "saved")
+    weights = run_ranks(2, tmp_path / "first", saved_or_continued, stage, saved, None, range(2))[0]
+    found = run_ranks(1, tmp_path / "then", saved_or_continued, stage, saved, weights, range(2, 4), "cuda")[0]
+    expected = run_ranks(1, tmp_path / "cpu", saved_or_continued, stage, saved, weights, range(2, 4))[0]
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_counts_of_steps_lie_beside_the_moments_as_fused_adamw_needs_them() -> None:
+    elsewhere = torch.empty(3, device="meta")  # a device that is not the CPU
+    states = [{"step": torch.tensor(7), "exp_avg": torch.zeros(3)}, {"step": 7.0, "exp_avg": elsewhere}, {}]
+    place_steps(states)
+    assert float(states[0]["step"]) == 7.0
+    assert [state["step"].device.type for state in states[:2]] == ["cpu", "meta"]
+    assert all(state["step"].dtype == torch.float32 for state in states[:2])
+    without = [{"exp_avg": torch.zeros(3)}]
+    place_steps(without, 5.0)
+    assert float(without[0]["step"]) == 5.0
+    assert states[2] == {}
 
 
 @pytest.mark.slow

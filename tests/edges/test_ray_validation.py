@@ -6,15 +6,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import ray.train
 
+from dynfusion.edges import ray_validation
 from dynfusion.edges.ray_board import Watch
 from dynfusion.edges.ray_train import train_on_ray
-from dynfusion.edges.ray_validation import Validator, known_score
+from dynfusion.edges.ray_validation import Validator, known_score, validation_config, wait_for_score
 from dynfusion.evaluation.validation import ValidationSettings, validate, validation_line
 from dynfusion.fusion.api import FusionModel
 from dynfusion.run_settings import RunSettings
@@ -154,6 +157,28 @@ def test_a_score_that_ray_lost_is_worked_out_from_the_stored_checkpoint(dataset:
     assert known_score(validator, 6, said.append) == found
     assert known_score(validator, 3, said.append) == {}
     assert said[1:] == ["step 3 was not validated: its checkpoint is gone"]
+
+
+def test_a_check_that_takes_too_long_is_announced_and_given_up(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled = stopping(dataset, tmp_path).model_dump(mode="json")
+    settled["validation"] |= {"patience": 0, "timeout_seconds": 0.2}
+    validator, told = Validator(settled, str(tmp_path / "run"), board=None), list[tuple[str, str]]()
+    assert validation_config(validator).task_config.timeout_s == 0.2
+
+    def waited(timeout_s: float) -> list[ray.train.ReportedCheckpoint]:
+        told.append(("waited", f"{timeout_s:g}"))
+        time.sleep(timeout_s)
+        return []
+
+    monkeypatch.setattr(ray_validation, "_WORTH_SAYING_SECONDS", 0.05)
+    monkeypatch.setattr(ray.train, "get_all_reported_checkpoints", waited)
+    assert wait_for_score(validator, 6, lambda text: told.append(("said", text))) == {}
+    assert [kind for kind, _ in told] == ["waited", "said", "waited", "said", "said"]
+    assert [text for kind, text in told if kind == "waited"] == ["0.05", "0.15"]
+    assert told[1][1].startswith("training waits for step 6's validation, at most")
+    assert told[-1][1] == "step 6 was not validated within 0.2 s (validation.timeout_seconds)"
 
 
 def test_a_score_that_cannot_be_had_ends_a_run_only_where_its_end_depends_on_it(
