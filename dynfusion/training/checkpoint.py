@@ -25,7 +25,7 @@ from dynfusion.fusion.api import WEIGHTS, save_weights
 from dynfusion.fusion.model import FusionNetwork
 from dynfusion.training.engine import Engine
 from dynfusion.training.loop import Record
-from dynfusion.training.storage import Storage, exists
+from dynfusion.training.storage import Storage
 
 MODEL = "model"
 ENGINE = "engine"
@@ -36,7 +36,7 @@ HISTORY = "history.jsonl"
 PREFIX = "checkpoint-"
 LISTS = "files-*-of-*.json"
 REGISTERED = "checkpoint_manager_snapshot.json"
-"""What Ray Train leaves in the run's folder when it has registered a first checkpoint."""
+"""What Ray Train leaves in the run's folder: the checkpoints that it has registered, perhaps none."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def latest(storage: Storage, say: Callable[[str], None]) -> Iterator[tuple[str, 
 
     None when no checkpoint was ever completed. Raises ValueError when there were some and none is whole.
     """
-    lost = exists(storage, REGISTERED)
+    lost = registered_any(storage)
     for name in reversed(checkpoint_names(storage)):
         with storage.local(name) as folder:
             wrong = problem(folder)
@@ -145,6 +145,14 @@ def latest(storage: Storage, say: Callable[[str], None]) -> Iterator[tuple[str, 
             f"{', '.join(checkpoint_names(storage)) or 'none'}; restore one, or remove the folder to start afresh"
         )
     yield None
+
+
+def registered_any(storage: Storage) -> bool:
+    """Whether Ray Train has registered a checkpoint: one is named even in a record that was cut short."""
+    try:
+        return b'"checkpoint_dir_name"' in storage.read(REGISTERED)
+    except FileNotFoundError:
+        return False
 
 
 def complete(folder: Path) -> bool:
