@@ -18,6 +18,7 @@ from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_engine import configuration
 from dynfusion.edges.ray_board import Watch, watched_board
 from dynfusion.edges.ray_cluster import wait_for
+from dynfusion.edges.ray_snapshot import tidy
 from dynfusion.edges.ray_validation import (
     Validator,
     checkpoint_config,
@@ -25,6 +26,7 @@ from dynfusion.edges.ray_validation import (
     make_checks,
     patience,
     read_tasks,
+    score_path,
     validation_config,
 )
 from dynfusion.edges.ray_worker import run_worker
@@ -41,7 +43,7 @@ from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
 from dynfusion.training.loop import Record
 from dynfusion.training.run_folder import Ending, claim, finish, finished
 from dynfusion.training.sources import Sources
-from dynfusion.training.storage import Storage
+from dynfusion.training.storage import Storage, exists
 
 
 def train_on_ray(settings: RunSettings, watch: Watch) -> str:
@@ -60,6 +62,7 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
         return folder
     with latest(storage, watch.say) as last:  # what no worker could continue from is refused before there are any
         history = read_history(last[1]) if last else []
+    _tidy(settings, storage, checks, last[0] if last else None, watch)
     resources = _resources(settings)
     wait_for([resources] * settings.cluster.workers[0], deadline_seconds=settings.cluster.start_deadline_seconds)
     with tracker(storage, settings.tracking, history) as tracked:
@@ -68,6 +71,16 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
             _fit(make_trainer(settings, validator, checks))
         _finish(settings, sources, validator, checks, _both(watch, tracked))
     return folder
+
+
+def _tidy(settings: RunSettings, storage: Storage, checks: Checks, chosen: str | None, watch: Watch) -> None:
+    """Make the run's folder one that Ray Train starts in, without what a killed driver left behind."""
+
+    def wanted(name: str) -> bool:  # it may be the best, or still have to be scored
+        scored = exists(storage, score_path(name)) or not checks.due(step_of(name))
+        return settings.validation.keep_best_by != "none" or not scored
+
+    tidy(storage, chosen, settings.train.keep_checkpoints, wanted=wanted, say=watch.say)
 
 
 def _both(watch: Watch, tracked: Tracker) -> Watch:

@@ -25,6 +25,12 @@ class Storage(Protocol):
     def write(self, path: str, content: bytes) -> None:
         """Put a small file there, whole or not at all."""
 
+    def discard(self, path: str) -> None:
+        """Delete a small file; nothing happens when there is none."""
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Bytes of every file below a folder below it, by path relative to that folder."""
+
     def put(self, folder: Path, path: str, *, last: str) -> None:
         """Copy a local folder there; files whose name matches the pattern `last` go when all others have arrived."""
 
@@ -57,6 +63,13 @@ class LocalStorage:
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
         part.write_bytes(content)
         os.replace(part, target)
+
+    def discard(self, path: str) -> None:
+        (self.folder / path).unlink(missing_ok=True)
+
+    def sizes(self, path: str) -> dict[str, int]:
+        files = (file for file in (self.folder / path).rglob("*") if file.is_file())
+        return {file.relative_to(self.folder / path).as_posix(): file.stat().st_size for file in files}
 
     def put(self, folder: Path, path: str, *, last: str) -> None:
         for source in in_order(folder, last):
