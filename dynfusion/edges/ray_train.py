@@ -157,12 +157,14 @@ def _best(settings: RunSettings, storage: Storage, ending: Ending) -> str | None
     """The name of the best whole checkpoint where that one is asked for, None where the last one is."""
     if settings.validation.export == "last":
         return None
-    metric, kept = settings.validation.keep_best_by, {step_of(name): name for name in checkpoint_names(storage)}
+    metric, kept = settings.validation.keep_best_by, dict[int, list[str]]()
+    for name in checkpoint_names(storage):  # several attempts may have saved the same step
+        kept.setdefault(step_of(name), []).append(name)
     while (step := best_step(ending.history, metric, kept=kept)) is not None:
-        with storage.local(kept[step]) as folder:
-            if problem(folder) is None:
-                return kept[step]
-        del kept[step]
+        for name in reversed(kept.pop(step)):
+            with storage.local(name) as folder:
+                if problem(folder) is None:
+                    return name
     return None
 
 

@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from dynfusion.edges.ray_board import Watch
-from dynfusion.edges.ray_train import train_on_ray
+from dynfusion.edges.ray_train import _best, train_on_ray
 from dynfusion.edges.ray_validation import Validator, known_score
 from dynfusion.evaluation.validation import ValidationSettings, validate, validation_line
 from dynfusion.fusion.api import FusionModel
@@ -23,6 +23,8 @@ from dynfusion.store.dataset import Dataset
 from dynfusion.store.pack import PackInputs, PackSettings, pack
 from dynfusion.training.checkpoint import read_history
 from dynfusion.training.checks import validated
+from dynfusion.training.run_folder import Ending
+from dynfusion.training.storage import LocalStorage
 from tests.datasets import packed, write_folders
 from tests.edges.test_ray_train import settings, silent, training_worker, weights
 from tests.training.cases import TRAIN, run, untimed
@@ -154,6 +156,16 @@ def test_a_score_that_ray_lost_is_worked_out_from_the_stored_checkpoint(dataset:
     assert known_score(validator, 6, said.append) == found
     assert known_score(validator, 3, said.append) == {}
     assert said[1:] == ["step 3 was not validated: its checkpoint is gone"]
+
+
+def test_a_torn_later_attempt_does_not_hide_a_whole_one_of_the_best_step(dataset: Dataset, tmp_path: Path) -> None:
+    _, history = run(dataset, tmp_path / "run", settings=TRAIN.model_copy(update={"checkpoint_every_steps": 6}))
+    saved = sorted((tmp_path / "run").glob("checkpoint-*"))
+    shutil.copytree(saved[0], saved[0].with_name("checkpoint-00000006-002"))
+    (saved[0].with_name("checkpoint-00000006-002") / "state.json").unlink()
+    best = [{**record, "loss": 0.0 if record["step"] == 6 else 1.0} for record in history]
+    asked = stopping(dataset, tmp_path)
+    assert _best(asked, LocalStorage(tmp_path / "run"), Ending(15, "every epoch is done", best)) == saved[0].name
 
 
 def test_a_score_that_cannot_be_had_ends_a_run_only_where_its_end_depends_on_it(
