@@ -40,6 +40,7 @@ from dynfusion.store.manifest import local_folder
 from dynfusion.training.assemble import check_shares, make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import checkpoint_names, latest, problem, read_history, read_state, step_of
 from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
+from dynfusion.training.lease import driving
 from dynfusion.training.loop import Record
 from dynfusion.training.run_folder import Ending, claim, finish, finished
 from dynfusion.training.sources import Sources
@@ -57,9 +58,23 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     folder = below(settings.cluster.storage, settings.cluster.name)
     storage = open_storage(folder)
     claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint))
-    if finished(storage, settings.train.epochs):
-        watch.say(f"run {storage.address} is already finished")
+    if _is_finished(settings, storage, watch):
         return folder
+    with driving(storage, watch.say):
+        if not _is_finished(settings, storage, watch):  # by a driver that was waited for
+            _train(settings, sources, checks, folder, watch)
+    return folder
+
+
+def _is_finished(settings: RunSettings, storage: Storage, watch: Watch) -> bool:
+    if not finished(storage, settings.train.epochs):
+        return False
+    watch.say(f"run {storage.address} is already finished")
+    return True
+
+
+def _train(settings: RunSettings, sources: Sources, checks: Checks, folder: str, watch: Watch) -> None:
+    storage = open_storage(folder)
     with latest(storage, watch.say) as last:  # what no worker could continue from is refused before there are any
         history = read_history(last[1]) if last else []
     _tidy(settings, storage, checks, last[0] if last else None, watch)
@@ -70,7 +85,6 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
             validator = Validator(settings.model_dump(mode="json"), folder, board)
             _fit(make_trainer(settings, validator, checks))
         _finish(settings, sources, validator, checks, _both(watch, tracked))
-    return folder
 
 
 def _tidy(settings: RunSettings, storage: Storage, checks: Checks, chosen: str | None, watch: Watch) -> None:
