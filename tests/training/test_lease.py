@@ -28,7 +28,7 @@ with driving(LocalStorage(sys.argv[1]), print):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"BEAT": 0.1, "STALE": 1.0, "_SETTLE": 0.05, "_LOOK": 0.05}.items():
+    for name, seconds in {"BEAT": 0.1, "STALE": 1.0, "_SETTLE": 0.3, "_LOOK": 0.05}.items():
         monkeypatch.setattr(lease, f"{name}_SECONDS", seconds)
 
 
