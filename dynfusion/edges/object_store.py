@@ -67,9 +67,13 @@ class ObjectStore:
 
     def find(self, path: str) -> list[str]:
         """Paths of all files below a folder, relative to it, sorted; none when there is no such folder."""
+        return sorted(self.sizes(path))
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Bytes of all files below a folder, by path relative to it; one listing."""
         where = self.address.join(path) if path else self.address
-        found = self._retrying(lambda: clients.small_files(self._reach).find(where.path), where)
-        return sorted(file.removeprefix(f"{where.path}/") for file in found)
+        found = self._retrying(lambda: clients.small_files(self._reach).find(where.path, detail=True), where)
+        return {file.removeprefix(f"{where.path}/"): int(info["size"]) for file, info in found.items()}
 
     def names(self) -> list[str]:
         """Names in the folder itself, not of what lies in its folders. Raises as `size`."""
@@ -77,7 +81,7 @@ class ObjectStore:
         return sorted(file.removeprefix(f"{self.address.path}/") for file in found)
 
     def remove(self, path: str) -> None:
-        """Delete a file. Raises ValueError when it cannot be done."""
+        """Delete a file; S3 makes nothing of one that is not there. Raises ValueError when it cannot be done."""
         where = self.address.join(path)
         self._retrying(lambda: clients.small_files(self._reach).rm_file(where.path), where)
 

@@ -19,6 +19,7 @@ from dynfusion.edges.deepspeed_engine import configuration
 from dynfusion.edges.ray_board import Watch, ended_by, watched_board
 from dynfusion.edges.ray_cluster import wait_for
 from dynfusion.edges.ray_failures import EndForGood
+from dynfusion.edges.ray_snapshot import tidy
 from dynfusion.edges.ray_validation import (
     Validator,
     checkpoint_config,
@@ -26,6 +27,7 @@ from dynfusion.edges.ray_validation import (
     make_checks,
     patience,
     read_tasks,
+    score_path,
     validation_config,
 )
 from dynfusion.edges.ray_worker import run_worker
@@ -39,10 +41,11 @@ from dynfusion.store.manifest import local_folder
 from dynfusion.training.assemble import check_shares, make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import checkpoint_names, latest, problem, read_history, read_state, step_of
 from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
+from dynfusion.training.lease import driving
 from dynfusion.training.loop import Record
 from dynfusion.training.run_folder import Ending, claim, finish, finished
 from dynfusion.training.sources import Sources
-from dynfusion.training.storage import Storage
+from dynfusion.training.storage import Storage, exists
 
 
 def train_on_ray(settings: RunSettings, watch: Watch) -> str:
@@ -56,11 +59,26 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     folder = below(settings.cluster.storage, settings.cluster.name)
     storage = open_storage(folder)
     claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint))
-    if finished(storage, settings.train.epochs):
-        watch.say(f"run {storage.address} is already finished")
+    if _is_finished(settings, storage, watch):
         return folder
+    with driving(storage, watch.say):
+        if not _is_finished(settings, storage, watch):  # by a driver that was waited for
+            _train(settings, sources, checks, folder, watch)
+    return folder
+
+
+def _is_finished(settings: RunSettings, storage: Storage, watch: Watch) -> bool:
+    if not finished(storage, settings.train.epochs):
+        return False
+    watch.say(f"run {storage.address} is already finished")
+    return True
+
+
+def _train(settings: RunSettings, sources: Sources, checks: Checks, folder: str, watch: Watch) -> None:
+    storage = open_storage(folder)
     with latest(storage, watch.say) as last:  # what no worker could continue from is refused before there are any
         history = read_history(last[1]) if last else []
+    _tidy(settings, storage, checks, last[0] if last else None, watch)
     resources = _resources(settings)
     wait_for([resources] * settings.cluster.workers[0], deadline_seconds=settings.cluster.start_deadline_seconds)
     with tracker(storage, settings.tracking, history, watch.say) as tracked:
@@ -68,7 +86,16 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
             validator = Validator(settings.model_dump(mode="json"), folder, board)
             _fit(make_trainer(settings, validator, checks), board)
         _finish(settings, sources, validator, checks, watch, tracked)
-    return folder
+
+
+def _tidy(settings: RunSettings, storage: Storage, checks: Checks, chosen: str | None, watch: Watch) -> None:
+    """Make the run's folder one that Ray Train starts in, without what a killed driver left behind."""
+
+    def wanted(name: str) -> bool:  # it may be the best, or still have to be scored
+        scored = exists(storage, score_path(name)) or not checks.due(step_of(name))
+        return settings.validation.keep_best_by != "none" or not scored
+
+    tidy(storage, chosen, settings.train.keep_checkpoints, wanted=wanted, say=watch.say)
 
 
 def _both(watch: Watch, tracked: Tracker) -> Watch:
@@ -166,12 +193,14 @@ def _best(settings: RunSettings, storage: Storage, ending: Ending) -> str | None
     """The name of the best whole checkpoint where that one is asked for, None where the last one is."""
     if settings.validation.export == "last":
         return None
-    metric, kept = settings.validation.keep_best_by, {step_of(name): name for name in checkpoint_names(storage)}
+    metric, kept = settings.validation.keep_best_by, dict[int, list[str]]()
+    for name in checkpoint_names(storage):  # several attempts may have saved the same step
+        kept.setdefault(step_of(name), []).append(name)
     while (step := best_step(ending.history, metric, kept=kept)) is not None:
-        with storage.local(kept[step]) as folder:
-            if problem(folder) is None:
-                return kept[step]
-        del kept[step]
+        for name in reversed(kept.pop(step)):
+            with storage.local(name) as folder:
+                if problem(folder) is None:
+                    return name
     return None
 
 

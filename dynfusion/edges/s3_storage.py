@@ -33,6 +33,12 @@ class S3Storage:
     def write(self, path: str, content: bytes) -> None:
         self.store.write_bytes(path, content)
 
+    def discard(self, path: str) -> None:
+        self.store.remove(path)
+
+    def sizes(self, path: str) -> dict[str, int]:
+        return self.store.sizes(path)
+
     def put(self, folder: Path, path: str, *, last: str) -> None:
         files, below_path = in_order(folder, last), f"{path}/" if path else ""
         first = [file for file in files if not file.match(last)]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,7 +26,7 @@ from dynfusion.fusion.api import WEIGHTS, save_weights
 from dynfusion.fusion.model import FusionNetwork
 from dynfusion.training.engine import Engine
 from dynfusion.training.loop import Record
-from dynfusion.training.storage import Storage, exists
+from dynfusion.training.storage import Storage
 
 MODEL = "model"
 ENGINE = "engine"
@@ -35,8 +36,9 @@ STATE = "state.json"
 HISTORY = "history.jsonl"
 PREFIX = "checkpoint-"
 LISTS = "files-*-of-*.json"
+ATTEMPTS = "attempts.json"
 REGISTERED = "checkpoint_manager_snapshot.json"
-"""What Ray Train leaves in the run's folder when it has registered a first checkpoint."""
+"""What Ray Train leaves in the run's folder: the checkpoints that it has registered, perhaps none."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +88,42 @@ def read_history(folder: Path) -> list[Record]:
 
 def problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder in one phrase, None when every file is there and unchanged."""
-    lists = sorted(folder.glob(LISTS))
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    listed = _listed(sizes, lambda name: (folder / name).read_bytes())
+    if isinstance(listed, str):
+        return listed
+    for name, expected in listed.items():
+        if _sha256(folder / name) != expected["sha256"]:
+            return f"{name} does not match its SHA-256"
+    return None
+
+
+def torn(storage: Storage, name: str) -> str | None:
+    """The same of a stored checkpoint as far as lists and sizes tell: fetches its lists, and no other file."""
+    listed = _listed(storage.sizes(name), lambda path: storage.read(f"{name}/{path}"))
+    return listed if isinstance(listed, str) else None
+
+
+def _listed(sizes: dict[str, int], read: Callable[[str], bytes]) -> str | dict[str, dict[str, Any]]:
+    """What all ranks' lists say of their files; a phrase when that is not what `sizes` says is there."""
+    lists = sorted(name for name in sizes if Path(name).match(LISTS))
     if not lists:
         return "no list of files"
-    world_size = _world_size(lists[0])
+    world_size, listed = _world_size(Path(lists[0])), {}
     for rank in range(world_size):
-        path = folder / _list_name(rank, world_size)
-        if not path.exists():
-            return f"{path.name} is missing"
-        for name, expected in json.loads(path.read_text(encoding="utf-8")).items():
-            if not (folder / name).exists():
-                return f"{name} is missing"
-            if (folder / name).stat().st_size != expected["bytes"]:
-                return f"{name} has {(folder / name).stat().st_size} bytes, expected {expected['bytes']}"
-            if _sha256(folder / name) != expected["sha256"]:
-                return f"{name} does not match its SHA-256"
-    return None
+        name = _list_name(rank, world_size)
+        if name not in sizes:
+            return f"{name} is missing"
+        try:
+            listed.update(json.loads(read(name)))
+        except ValueError:
+            return f"{name} is truncated"
+    for name, expected in listed.items():
+        if name not in sizes:
+            return f"{name} is missing"
+        if sizes[name] != expected["bytes"]:
+            return f"{name} has {sizes[name]} bytes, expected {expected['bytes']}"
+    return listed
 
 
 def checkpoint_names(storage: Storage) -> list[str]:
@@ -120,8 +142,17 @@ def step_of(name: str) -> int:
 
 
 def next_attempt(storage: Storage) -> int:
-    """One more than any attempt that has left a checkpoint folder."""
-    return 1 + max((int(name.rsplit("-", 1)[1]) for name in checkpoint_names(storage)), default=0)
+    """One more than any attempt that has left a checkpoint folder; one that was removed counts: it may still upload."""
+    try:
+        used = int(json.loads(storage.read(ATTEMPTS))["used"])
+    except FileNotFoundError:
+        used = 0
+    return 1 + max([used, *(int(name.rsplit("-", 1)[1]) for name in checkpoint_names(storage))])
+
+
+def note_attempts(storage: Storage) -> None:
+    """Remember which attempts there were, before folders are removed."""
+    storage.write(ATTEMPTS, json.dumps({"used": next_attempt(storage) - 1}).encode())
 
 
 @contextmanager
@@ -130,7 +161,7 @@ def latest(storage: Storage, say: Callable[[str], None]) -> Iterator[tuple[str, 
 
     None when no checkpoint was ever completed. Raises ValueError when there were some and none is whole.
     """
-    lost = exists(storage, REGISTERED)
+    lost = registered_any(storage)
     for name in reversed(checkpoint_names(storage)):
         with storage.local(name) as folder:
             wrong = problem(folder)
@@ -147,10 +178,18 @@ def latest(storage: Storage, say: Callable[[str], None]) -> Iterator[tuple[str, 
     yield None
 
 
+def registered_any(storage: Storage) -> bool:
+    """Whether Ray Train has registered a checkpoint: one is named even in a record that was cut short."""
+    try:
+        return b'"checkpoint_dir_name"' in storage.read(REGISTERED)
+    except FileNotFoundError:
+        return False
+
+
 def complete(folder: Path) -> bool:
-    """Whether every rank has left its list: such a checkpoint was whole once."""
+    """Whether every rank has left its list, the last of what it writes: such a checkpoint was whole once."""
     lists = list(folder.glob(LISTS))
-    return bool(lists) and len(lists) == _world_size(lists[0])
+    return bool(lists) and len(lists) == _world_size(lists[0]) and all(map(_reads, lists))
 
 
 def _write_list(folder: Path, rank: int, world_size: int) -> None:
@@ -160,6 +199,14 @@ def _write_list(folder: Path, rank: int, world_size: int) -> None:
         if path.is_file()
     }
     (folder / _list_name(rank, world_size)).write_text(json.dumps(listed, indent=1), encoding="utf-8")
+
+
+def _reads(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
 
 
 def _world_size(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -24,6 +25,12 @@ class Storage(Protocol):
 
     def write(self, path: str, content: bytes) -> None:
         """Put a small file there, whole or not at all."""
+
+    def discard(self, path: str) -> None:
+        """Delete a small file; nothing happens when there is none."""
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Bytes of every file below a folder below it, by path relative to that folder."""
 
     def put(self, folder: Path, path: str, *, last: str) -> None:
         """Copy a local folder there; files whose name matches the pattern `last` go when all others have arrived."""
@@ -54,9 +61,16 @@ class LocalStorage:
     def write(self, path: str, content: bytes) -> None:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")  # process numbers repeat across machines
         part.write_bytes(content)
         os.replace(part, target)
+
+    def discard(self, path: str) -> None:
+        (self.folder / path).unlink(missing_ok=True)
+
+    def sizes(self, path: str) -> dict[str, int]:
+        files = (file for file in (self.folder / path).rglob("*") if file.is_file())
+        return {file.relative_to(self.folder / path).as_posix(): file.stat().st_size for file in files}
 
     def put(self, folder: Path, path: str, *, last: str) -> None:
         for source in in_order(folder, last):

@@ -16,7 +16,7 @@ import ray.train
 
 from dynfusion.edges import ray_validation
 from dynfusion.edges.ray_board import Watch
-from dynfusion.edges.ray_train import train_on_ray
+from dynfusion.edges.ray_train import _best, train_on_ray
 from dynfusion.edges.ray_validation import Validator, known_score, validation_config, wait_for_score
 from dynfusion.evaluation.validation import ValidationSettings, validate, validation_line
 from dynfusion.fusion.api import FusionModel
@@ -26,6 +26,8 @@ from dynfusion.store.dataset import Dataset
 from dynfusion.store.pack import PackInputs, PackSettings, pack
 from dynfusion.training.checkpoint import read_history
 from dynfusion.training.checks import validated
+from dynfusion.training.run_folder import Ending
+from dynfusion.training.storage import LocalStorage
 from tests.datasets import packed, write_folders
 from tests.edges.test_ray_train import settings, silent, training_worker, weights
 from tests.training.cases import TRAIN, run, untimed
@@ -179,6 +181,16 @@ def test_a_check_that_takes_too_long_is_announced_and_given_up(
     assert [text for kind, text in told if kind == "waited"] == ["0.05", "0.15"]
     assert told[1][1].startswith("training waits for step 6's validation, at most")
     assert told[-1][1] == "step 6 was not validated within 0.2 s (validation.timeout_seconds)"
+
+
+def test_a_torn_later_attempt_does_not_hide_a_whole_one_of_the_best_step(dataset: Dataset, tmp_path: Path) -> None:
+    _, history = run(dataset, tmp_path / "run", settings=TRAIN.model_copy(update={"checkpoint_every_steps": 6}))
+    saved = sorted((tmp_path / "run").glob("checkpoint-*"))
+    shutil.copytree(saved[0], saved[0].with_name("checkpoint-00000006-002"))
+    (saved[0].with_name("checkpoint-00000006-002") / "state.json").unlink()
+    best = [{**record, "loss": 0.0 if record["step"] == 6 else 1.0} for record in history]
+    asked = stopping(dataset, tmp_path)
+    assert _best(asked, LocalStorage(tmp_path / "run"), Ending(15, "every epoch is done", best)) == saved[0].name
 
 
 def test_a_score_that_cannot_be_had_ends_a_run_only_where_its_end_depends_on_it(

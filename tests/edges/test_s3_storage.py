@@ -36,6 +36,9 @@ def test_what_was_written_is_read_back(storage: Storage) -> None:
     storage.write("run.json", b"another")
     assert storage.read("run.json") == b"another"
     assert storage.names() == ["run.json"]
+    storage.discard("run.json")
+    storage.discard("never there")
+    assert storage.names() == []
 
 
 def test_a_folder_comes_back_as_it_was_put_there(storage: Storage, tmp_path: Path) -> None:
@@ -45,6 +48,8 @@ def test_a_folder_comes_back_as_it_was_put_there(storage: Storage, tmp_path: Pat
     with pickle.loads(pickle.dumps(storage)).local("checkpoint-1") as folder:  # as a worker does
         found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert found == {"engine/part.pt": b"moments", "files-00000-of-00001.json": b"{}"}
+    assert storage.sizes("checkpoint-1") == {"engine/part.pt": 7, "files-00000-of-00001.json": 2}
+    assert storage.sizes("never there") == {}
     storage.remove("checkpoint-1")
     storage.remove("never there")
     assert storage.names() == []

@@ -33,9 +33,10 @@ def run(
     resume: Path | None = None,
     stop_after: int | None = None,
     double: bool = False,
+    check: bool = True,
     make_engine: Callable[..., Engine] = TorchEngine,
 ) -> tuple[dict[str, torch.Tensor], list[Record]]:
-    """(weights, history) of a run that leaves a checkpoint folder per save in `folder`."""
+    """(weights, history) of a run that leaves a checkpoint folder per save in `folder`; `check` the data's checksums."""
     data = DataSettings(uri=dataset.uri)
     order = make_order(dataset.manifest, data, settings)
     plan = make_plan(order, settings, MASKING)
@@ -60,7 +61,7 @@ def run(
         rank=engine.rank,
         world_size=engine.world_size,
         start=position_of(plan, start),
-        settings=FeedSettings(threads=1),
+        settings=FeedSettings(threads=1, check=check),
     ) as feed:
         train(objective, engine, feed, plan=plan, start_step=start, record=history.append, checkpoint=checkpoint)
     return engine.weights(), history
