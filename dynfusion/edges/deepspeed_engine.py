@@ -108,12 +108,16 @@ class DeepSpeedEngine:
         if ranks in (0, self.world_size):
             self._load(folder)
             return
+        groups = self.optimizer.optimizer.param_groups
+        decays = [group["weight_decay"] for group in groups]
         with universal(folder, TAG) as converted:
             self.engine._config.load_universal_checkpoint = True
             try:
                 self._load(converted)
             finally:
                 self.engine._config.load_universal_checkpoint = False
+        for group, decay in zip(groups, decays, strict=True):  # stage 3's gives every group the first one's
+            group["weight_decay"] = decay
         # stage 3's universal checkpoint leaves the count of steps out: AdamW would correct for it anew
         steps = float(self.engine.global_steps) if self.stage == 3 else None
         place_steps(self.optimizer.optimizer.state.values(), steps)
