@@ -36,7 +36,7 @@ def run(
     check: bool = True,
     make_engine: Callable[..., Engine] = TorchEngine,
 ) -> tuple[dict[str, torch.Tensor], list[Record]]:
-    """(weights, history) of a run that leaves a checkpoint folder per save in `folder`; `check` the data's checksums."""
+    """(weights, history) of a run that leaves a checkpoint folder per save in `folder`; `check`: of checksums."""
     data = DataSettings(uri=dataset.uri)
     order = make_order(dataset.manifest, data, settings)
     plan = make_plan(order, settings, MASKING)
