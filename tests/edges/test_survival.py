@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build, to_toml
 from dynfusion.store.dataset import Dataset
+from dynfusion.training.checkpoint import problem
 from tests.clusters import TwoNodes, two_node_cluster
 from tests.datasets import packed
 from tests.training.cases import MASKING, MODEL
@@ -93,7 +95,11 @@ def kill_worker(cluster: TwoNodes, driver: subprocess.Popen[str]) -> None:
 
 
 def kill_node(cluster: TwoNodes, driver: subprocess.Popen[str]) -> None:
-    """And bring another one, as an autoscaler does."""
+    replace_node(cluster)
+
+
+def replace_node(cluster: TwoNodes) -> None:
+    """Kill the second node and bring another one, as an autoscaler does."""
     os.kill((cluster.extra or [cluster.second])[-1].raylet_pid, signal.SIGKILL)
     cluster.wait(1)
     cluster.add_node(1)
@@ -174,8 +180,12 @@ def test_a_node_that_is_taken_away_with_notice_makes_the_run_save_first(
             drain_second_node(cluster)
 
     def lose(line: str) -> None:
-        if "is being taken away: saving step" in line:
-            kill_node(cluster, subprocess.Popen(["true"]))
+        if found := re.search(r"is being taken away: saving step (\d+)", line):
+            saving = tmp_path / "run" / f"checkpoint-{int(found.group(1)):08d}-001"
+            until = time.monotonic() + 60
+            while problem(saving) is not None and time.monotonic() < until:  # the notice said 60 seconds
+                time.sleep(0.2)
+            replace_node(cluster)
 
     path = run_file(dataset, tmp_path)
     code, output = train(path, cluster, disturb, lose)
