@@ -124,13 +124,19 @@ def _renew(storage: Storage, mine: Lease, ended: threading.Event, lost: threadin
             holder = read_lease(storage)
             if holder is not None and holder.owner != mine.owner:
                 lost.set()
-                main = threading.main_thread().ident
-                assert main is not None
-                signal.pthread_kill(main, signal.SIGINT)
+                _interrupt_main_thread()
                 return
             storage.write(LEASE, _as_json(replace(mine, beat=time.time())))
         except (OSError, ValueError):  # a store that is away for a moment ends no run
             continue
+
+
+def _interrupt_main_thread() -> None:
+    """As Ctrl-C does; by SIGTERM in a process that a shell has put into the background, which ignores Ctrl-C."""
+    main = threading.main_thread().ident
+    assert main is not None
+    deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    signal.pthread_kill(main, signal.SIGTERM if deaf else signal.SIGINT)
 
 
 def _let_go(storage: Storage, mine: Lease) -> None:

@@ -1,6 +1,7 @@
 """One driver in a run folder: a living one is left alone, a dead one is followed, at once or when its beat is old."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -116,14 +117,22 @@ def test_of_two_that_start_at_once_one_drives(tmp_path: Path) -> None:
     assert len(drove) == len(refused) == 1
 
 
-def test_a_driver_that_was_taken_for_dead_ends_when_it_wakes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("background", [False, True])  # a shell lets what it puts there ignore SIGINT
+def test_a_driver_that_was_taken_for_dead_ends_when_it_wakes(background: bool, tmp_path: Path) -> None:
     storage, other = LocalStorage(tmp_path), replace(ELSEWHERE, beat=time.time())
+    heard = {signal.SIGINT: signal.SIG_IGN if background else signal.default_int_handler}
+    heard |= {signal.SIGTERM: signal.default_int_handler}  # as the command line sets it
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
 
     def sleep_on() -> None:
         with driving(storage, print):
             leave(storage, other)
             time.sleep(5)
 
-    with pytest.raises(ValueError, match="another driver has taken over, process 12 on node-7"):
-        sleep_on()
+    try:
+        with pytest.raises(ValueError, match="another driver has taken over, process 12 on node-7"):
+            sleep_on()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert read_lease(storage) == other

@@ -201,7 +201,7 @@ def test_a_run_that_never_completed_a_checkpoint_starts_afresh(tmp_path: Path) -
     with latest(LocalStorage(tmp_path), said.append) as last:
         assert last is None
     assert said == [f"checkpoint {tmp_path}/checkpoint-00000004-001 skipped: no list of files"]
-    (tmp_path / REGISTERED).write_text("{}")
+    (tmp_path / REGISTERED).write_text('{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint-00000004-001"}]}')
     with pytest.raises(ValueError, match="none is whole"):
         latest(LocalStorage(tmp_path), print).__enter__()
 
