@@ -105,16 +105,20 @@ def _find_access(reach: Reach) -> Access:
 
 
 def _make_pyarrow(access: Access, stall_seconds: float) -> S3FileSystem:
+    return _pyarrow(access, access.keys or {}, stall_seconds, attempts=1)
+
+
+def _pyarrow(access: Access, keys: dict[str, str], stall_seconds: float, *, attempts: int) -> S3FileSystem:
     parts = urlsplit(access.endpoint)
     return S3FileSystem(
-        **(access.keys or {}),
+        **keys,
         anonymous=access.keys is None,
         region=access.region,
         endpoint_override=parts.netloc,
         scheme=parts.scheme,
         connect_timeout=stall_seconds,
         request_timeout=stall_seconds,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=1),
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=attempts),
     )
 
 
@@ -126,16 +130,7 @@ def filesystem(address: S3Address) -> tuple[str, S3FileSystem]:
     if address.profile is not None:
         raise ValueError(f"{address}: found ?profile=, other machines need it as AWS_PROFILE in their environment")
     access = clients.access(Reach(address.endpoint, address.region, None, STALL_SECONDS))
-    parts = urlsplit(access.endpoint)
-    return address.path, S3FileSystem(
-        anonymous=access.keys is None,
-        region=access.region,
-        endpoint_override=parts.netloc,
-        scheme=parts.scheme,
-        connect_timeout=STALL_SECONDS,
-        request_timeout=STALL_SECONDS,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-    )
+    return address.path, _pyarrow(access, {}, STALL_SECONDS, attempts=_ATTEMPTS)
 
 
 def _make_s3fs(access: Access, stall_seconds: float, *, retries: int) -> s3fs.S3FileSystem:

@@ -82,14 +82,7 @@ def extend(
         if not made and not (out is not None and _is_made(str(out), number, record, LOCAL)):
             if out is not None:
                 (out / _manifest_name(number)).unlink(missing_ok=True)  # made of other inputs and never taken away
-            named = (*whole.manifest.label_columns, *filter(None, [whole.manifest.split_column]))
-            _check_labels(whole, inputs, str(base))
-            known = known_of(whole, str(base))
-            sources, table = open_inputs(inputs, files, known=known, columns=whole.columns, elsewhere=named)
-            _tell_of_columns(whole.manifest, sources, str(base), say)
-            _check_sources(whole.manifest, sources, str(base))
-            _check_columns(whole, table, str(base))
-            _tell_of_new(whole.manifest, sources, say)
+            sources, table = _open_fitting(inputs, whole, str(base), say)
             with work_folder(target / f".manifest-{number}.partial", record) as folder:
                 start = partial(
                     start_work, folder, settings=settings, files=files, run_jobs=run_jobs, progress=progress, say=say
@@ -102,6 +95,19 @@ def extend(
         elif made and out is not None:
             shutil.rmtree(out, ignore_errors=True)  # what an earlier run left there is not needed
     return f"{whole.folder}/{_manifest_name(number)}"
+
+
+def _open_fitting(inputs: PackInputs, whole: Base, base: str, say: Say | None) -> tuple[list[Source], Table | None]:
+    """The sources and the table, opened as the base needs them. Raises ValueError for what does not fit to it."""
+    named = (*whole.manifest.label_columns, *filter(None, [whole.manifest.split_column]))
+    _check_labels(whole, inputs, base)
+    known = known_of(whole, base)
+    sources, table = open_inputs(inputs, whole.files, known=known, columns=whole.columns, elsewhere=named)
+    _tell_of_columns(whole.manifest, sources, base, say)
+    _check_sources(whole.manifest, sources, base)
+    _check_columns(whole, table, base)
+    _tell_of_new(whole.manifest, sources, say)
+    return sources, table
 
 
 def inputs_name(manifest_name: str) -> str:
