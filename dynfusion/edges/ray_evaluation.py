@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dynfusion.edges.ray_tasks import map_on_ray
-from dynfusion.evaluation.cells import read_result, write_result
-from dynfusion.evaluation.imputers import Imputers, ImputerSettings, Pool, Ridge, collect, fit_ridge, ridge_plan
-from dynfusion.evaluation.protocol import (
+from dynfusion.evaluation.protocol.cells import read_result, write_result
+from dynfusion.evaluation.protocol.plan import (
     CellGroup,
     EvaluationInputs,
     EvaluationSettings,
@@ -20,8 +19,17 @@ from dynfusion.evaluation.protocol import (
     GroupResult,
     run_group,
 )
-from dynfusion.evaluation.representations import Encoded
-from dynfusion.evaluation.tasks import TaskData
+from dynfusion.evaluation.representations.features import Encoded
+from dynfusion.evaluation.representations.imputers import (
+    Imputers,
+    ImputerSettings,
+    Pool,
+    Ridge,
+    collect,
+    fit_ridge,
+    ridge_plan,
+)
+from dynfusion.evaluation.tasks.task import TaskData
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""

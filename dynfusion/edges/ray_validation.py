@@ -29,7 +29,7 @@ from ray.train import (
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_board import Voice
 from dynfusion.edges.s3_storage import below, open_storage
-from dynfusion.evaluation.tasks import TaskData, read_task
+from dynfusion.evaluation.tasks.task import TaskData, read_task
 from dynfusion.evaluation.validation import METRICS, checkpoints_between_checks, validate, validation_line
 from dynfusion.fusion.api import FusionModel
 from dynfusion.run_settings import RunSettings

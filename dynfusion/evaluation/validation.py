@@ -19,13 +19,13 @@ from jaxtyping import Float, Int64
 from pydantic import Field, model_validator
 from threadpoolctl import threadpool_limits
 
-from dynfusion.evaluation.patterns import Pattern, subsets, visible_mask
-from dynfusion.evaluation.probes import ProbeSettings, fit_logistic, prior
-from dynfusion.evaluation.protocol import num_classes, require_classes
-from dynfusion.evaluation.reconstruction import skill_over_mean
-from dynfusion.evaluation.representations import Model, encode_rows, matched, visible_inputs
-from dynfusion.evaluation.statistics import metric_resamples
-from dynfusion.evaluation.tasks import TaskData
+from dynfusion.evaluation.hiding.patterns import Pattern, subsets, visible_mask
+from dynfusion.evaluation.insight.reconstruction import skill_over_mean
+from dynfusion.evaluation.probes.logistic import ProbeSettings, fit_logistic, prior
+from dynfusion.evaluation.protocol.plan import num_classes, require_classes
+from dynfusion.evaluation.representations.features import Model, encode_rows, matched, visible_inputs
+from dynfusion.evaluation.scores.resampling import metric_resamples
+from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.settings import Settings
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.manifest import Manifest

@@ -12,16 +12,16 @@ from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray, fit_imputers_on_ray
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.edges.s3_storage import load_model, open_storage
-from dynfusion.evaluation.assembly import Provenance, build_report
-from dynfusion.evaluation.imputers import Imputers, Pool
-from dynfusion.evaluation.pool import read_pool
-from dynfusion.evaluation.protocol import EvaluationInputs, EvaluationSettings, GroupResult, plan, require_classes
-from dynfusion.evaluation.reconstruction import reconstruction_records
-from dynfusion.evaluation.report import read_report, terminal_table, write_report
-from dynfusion.evaluation.representations import encode_task, matched, standardised
-from dynfusion.evaluation.tasks import TaskData, read_task
-from dynfusion.evaluation.versions import versions
-from dynfusion.evaluation.wording import summary
+from dynfusion.evaluation.insight.reconstruction import reconstruction_records
+from dynfusion.evaluation.protocol.plan import EvaluationInputs, EvaluationSettings, GroupResult, plan, require_classes
+from dynfusion.evaluation.report.assembly import Provenance, build_report
+from dynfusion.evaluation.report.page import read_report, terminal_table, write_report
+from dynfusion.evaluation.report.versions import versions
+from dynfusion.evaluation.report.wording import summary
+from dynfusion.evaluation.representations.features import encode_task, matched, standardised
+from dynfusion.evaluation.representations.imputers import Imputers, Pool
+from dynfusion.evaluation.representations.pool import read_pool
+from dynfusion.evaluation.tasks.task import TaskData, read_task
 from dynfusion.fusion.api import FusionModel
 from dynfusion.settings import Settings, build, parse_overrides
 from dynfusion.training.checkpoint import MODEL

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dynfusion.evaluation.report import rebuild_report
+from dynfusion.evaluation.report.page import rebuild_report
 
 
 def report(folder: str | Path) -> Path:

@@ -19,8 +19,8 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dynfusion.evaluation.patterns import subsets
-from dynfusion.evaluation.tasks import TaskData, read_task
+from dynfusion.evaluation.hiding.patterns import subsets
+from dynfusion.evaluation.tasks.task import TaskData, read_task
 from dynfusion.fusion.api import FusionModel
 from dynfusion.run_settings import RunSettings, read_run
 from dynfusion.store.dataset import open_dataset

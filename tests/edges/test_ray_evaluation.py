@@ -6,8 +6,8 @@ import ray
 
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray, fit_imputers_on_ray, map_on_ray
-from dynfusion.evaluation.imputers import ImputerSettings
-from dynfusion.evaluation.protocol import plan, run_group
+from dynfusion.evaluation.protocol.plan import plan, run_group
+from dynfusion.evaluation.representations.imputers import ImputerSettings
 from tests.evaluation.synthetic import LatentModel, imputers, inputs, task
 
 

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dynfusion.evaluation.imputers import (
+from dynfusion.evaluation.probes.logistic import ProbeSettings
+from dynfusion.evaluation.protocol.plan import EvaluationInputs, EvaluationSettings
+from dynfusion.evaluation.representations.features import encode_task, standardised
+from dynfusion.evaluation.representations.imputers import (
     Imputers,
     ImputerSettings,
     Pool,
@@ -14,10 +17,7 @@ from dynfusion.evaluation.imputers import (
     ridge_plan,
     standardise_present,
 )
-from dynfusion.evaluation.probes import ProbeSettings
-from dynfusion.evaluation.protocol import EvaluationInputs, EvaluationSettings
-from dynfusion.evaluation.representations import encode_task, standardised
-from dynfusion.evaluation.tasks import TaskData
+from dynfusion.evaluation.tasks.task import TaskData
 
 MODALITIES = ("morgan", "descriptors", "selfies")
 DIMS = {"morgan": 24, "descriptors": 10, "selfies": 16}

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from dynfusion.evaluation.imputers import (
+from dynfusion.evaluation.representations.imputers import (
     CLIP,
     ImputerSettings,
     Pool,

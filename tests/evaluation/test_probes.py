@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from dynfusion.evaluation.probes import ProbeSettings, fit_logistic, prior
+from dynfusion.evaluation.probes.logistic import ProbeSettings, fit_logistic, prior
 
 
 def wide(rows=50, dim=120, seed=0):

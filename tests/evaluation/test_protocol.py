@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dynfusion.evaluation.cells import read_result, write_result
-from dynfusion.evaluation.imputers import standardise
-from dynfusion.evaluation.patterns import subsets
-from dynfusion.evaluation.probes import prior
-from dynfusion.evaluation.protocol import cell_records, plan, require_classes, run_group
-from dynfusion.evaluation.representations import features, matched, standardised
+from dynfusion.evaluation.hiding.patterns import subsets
+from dynfusion.evaluation.probes.logistic import prior
+from dynfusion.evaluation.protocol.cells import read_result, write_result
+from dynfusion.evaluation.protocol.plan import cell_records, plan, require_classes, run_group
+from dynfusion.evaluation.representations.features import features, matched, standardised
+from dynfusion.evaluation.representations.imputers import standardise
 from tests.evaluation.synthetic import MODALITIES, LatentModel, inputs, task
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
-from dynfusion.evaluation.imputers import standardise
-from dynfusion.evaluation.reconstruction import reconstruction_records
-from dynfusion.evaluation.statistics import StatisticsSettings
+from dynfusion.evaluation.insight.reconstruction import reconstruction_records
+from dynfusion.evaluation.representations.imputers import standardise
+from dynfusion.evaluation.scores.resampling import StatisticsSettings
 from tests.evaluation.synthetic import MODALITIES, LatentModel, imputers, task
 
 

@@ -8,10 +8,10 @@ import subprocess
 import pytest
 from rich.console import Console
 
-from dynfusion.evaluation.assembly import Provenance, build_report
-from dynfusion.evaluation.protocol import plan, run_group
-from dynfusion.evaluation.reconstruction import reconstruction_records
-from dynfusion.evaluation.report import read_report, terminal_table, write_report
+from dynfusion.evaluation.insight.reconstruction import reconstruction_records
+from dynfusion.evaluation.protocol.plan import plan, run_group
+from dynfusion.evaluation.report.assembly import Provenance, build_report
+from dynfusion.evaluation.report.page import read_report, terminal_table, write_report
 from dynfusion.verbs.report import report as rebuild
 from tests.evaluation.synthetic import LatentModel, history, inputs, task
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from dynfusion.evaluation.statistics import (
+from dynfusion.evaluation.scores.resampling import (
     StatisticsSettings,
     average_precision,
     interval,

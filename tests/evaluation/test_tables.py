@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from dynfusion.evaluation.patterns import transferred
-from dynfusion.evaluation.protocol import CellGroup, GroupResult
-from dynfusion.evaluation.statistics import StatisticsSettings
-from dynfusion.evaluation.tables import build_comparisons, build_tables, column_names, curves
+from dynfusion.evaluation.hiding.patterns import transferred
+from dynfusion.evaluation.protocol.plan import CellGroup, GroupResult
+from dynfusion.evaluation.report.tables import build_comparisons, build_tables, column_names, curves
+from dynfusion.evaluation.scores.resampling import StatisticsSettings
 
 NAMES = ("a", "b", "c")
 SETTINGS = StatisticsSettings()

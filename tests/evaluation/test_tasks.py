@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynfusion.evaluation.pool import read_pool
-from dynfusion.evaluation.tasks import _split, read_task
+from dynfusion.evaluation.representations.pool import read_pool
+from dynfusion.evaluation.tasks.task import _split, read_task
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs, PackSettings

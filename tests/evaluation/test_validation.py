@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from dynfusion.evaluation.tasks import TaskData
+from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.evaluation.validation import (
     ValidationSettings,
     check_task,

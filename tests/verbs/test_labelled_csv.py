@@ -1,6 +1,6 @@
 import pytest
 
-from dynfusion.evaluation.tasks import read_task
+from dynfusion.evaluation.tasks.task import read_task
 from dynfusion.store.dataset import open_dataset
 from dynfusion.verbs.evaluate import parse_tasks
 from dynfusion.verbs.labelled_csv import pack_csv

@@ -16,7 +16,7 @@ from pydantic import Field
 from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
-from dynfusion.evaluation.patterns import subsets
+from dynfusion.evaluation.hiding.patterns import subsets
 from dynfusion.settings import Settings, fingerprint
 
 STD_FLOOR = 1e-3

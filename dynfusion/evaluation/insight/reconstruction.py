@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from dynfusion.evaluation.imputers import STD_FLOOR, Imputers, impute, standardise
-from dynfusion.evaluation.patterns import subsets
-from dynfusion.evaluation.representations import Model, standardised, visible_inputs
-from dynfusion.evaluation.statistics import StatisticsSettings, interval, resample_counts
-from dynfusion.evaluation.tasks import TaskData
+from dynfusion.evaluation.hiding.patterns import subsets
+from dynfusion.evaluation.representations.features import Model, standardised, visible_inputs
+from dynfusion.evaluation.representations.imputers import STD_FLOOR, Imputers, impute, standardise
+from dynfusion.evaluation.scores.resampling import StatisticsSettings, interval, resample_counts
+from dynfusion.evaluation.tasks.task import TaskData
 
 Record = dict[str, object]
 

@@ -13,11 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from dynfusion.evaluation import plots
-from dynfusion.evaluation.cells import write_atomically
-from dynfusion.evaluation.representations import CONCAT_MEAN, CONCAT_RIDGE
-from dynfusion.evaluation.tables import ALL_PRESENT
-from dynfusion.evaluation.wording import GLOSSARY, METRIC_NAMES, any_absent_column, find_comparison, summary
+from dynfusion.evaluation.protocol.cells import write_atomically
+from dynfusion.evaluation.report import plots
+from dynfusion.evaluation.report.tables import ALL_PRESENT
+from dynfusion.evaluation.report.wording import GLOSSARY, METRIC_NAMES, any_absent_column, find_comparison, summary
+from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE
 
 REPORT_JSON = "report.json"
 REPORT_KEYS = (
@@ -46,7 +46,7 @@ def rebuild_report(folder: Path) -> Path:
     report = read_report(folder)
     content = _content(report)
     environment = Environment(
-        loader=PackageLoader("dynfusion.evaluation", "templates"),
+        loader=PackageLoader("dynfusion.evaluation.report", "templates"),
         undefined=StrictUndefined,
         autoescape=lambda name: name is not None and name.endswith(".html"),
         trim_blocks=True,

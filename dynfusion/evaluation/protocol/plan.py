@@ -24,10 +24,9 @@ from jaxtyping import Float
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from dynfusion.evaluation.imputers import Imputers, ImputerSettings
-from dynfusion.evaluation.patterns import Pattern
-from dynfusion.evaluation.probes import LogisticProbe, ProbeSettings, fit_logistic, prior
-from dynfusion.evaluation.representations import (
+from dynfusion.evaluation.hiding.patterns import Pattern
+from dynfusion.evaluation.probes.logistic import LogisticProbe, ProbeSettings, fit_logistic, prior
+from dynfusion.evaluation.representations.features import (
     CONCAT_RIDGE,
     FUSED,
     Encoded,
@@ -36,8 +35,15 @@ from dynfusion.evaluation.representations import (
     patterns_of,
     representation_names,
 )
-from dynfusion.evaluation.statistics import METRICS, StatisticsSettings, interval, metric_resamples, resample_counts
-from dynfusion.evaluation.tasks import TaskData
+from dynfusion.evaluation.representations.imputers import Imputers, ImputerSettings
+from dynfusion.evaluation.scores.resampling import (
+    METRICS,
+    StatisticsSettings,
+    interval,
+    metric_resamples,
+    resample_counts,
+)
+from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.settings import Settings, fingerprint
 
 PROTOCOL_VERSION = 1

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dynfusion.evaluation.representations import CONCAT_MEAN, CONCAT_RIDGE, FUSED
-from dynfusion.evaluation.tables import ALL_PRESENT
+from dynfusion.evaluation.report.tables import ALL_PRESENT
+from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE, FUSED
 
 NAMES = {
     CONCAT_MEAN: "mean-imputed concatenation",

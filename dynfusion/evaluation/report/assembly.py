@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dynfusion.evaluation.imputers import Imputers
-from dynfusion.evaluation.protocol import EvaluationInputs, GroupResult, cell_records
-from dynfusion.evaluation.representations import FUSED
-from dynfusion.evaluation.tables import all_curves, build_comparisons, build_tables
-from dynfusion.evaluation.tasks import SPLITS, TaskData
+from dynfusion.evaluation.protocol.plan import EvaluationInputs, GroupResult, cell_records
+from dynfusion.evaluation.report.tables import all_curves, build_comparisons, build_tables
+from dynfusion.evaluation.representations.features import FUSED
+from dynfusion.evaluation.representations.imputers import Imputers
+from dynfusion.evaluation.tasks.task import SPLITS, TaskData
 
 TIMINGS = frozenset({"seconds", "step_seconds", "rows_per_second", "wait_share", "memory_bytes"})
 

@@ -20,7 +20,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from dynfusion.evaluation.statistics import metric_resamples
+from dynfusion.evaluation.scores.resampling import metric_resamples
 from dynfusion.settings import Settings
 
 

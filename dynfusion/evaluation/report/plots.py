@@ -13,7 +13,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dynfusion.evaluation.representations import CONCAT_MEAN, CONCAT_RIDGE
+from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE
 
 STAND_INS = {
     "#0a0001": "--series-1",

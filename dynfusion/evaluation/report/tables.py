@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from dynfusion.evaluation.protocol import GroupResult
-from dynfusion.evaluation.representations import FUSED
-from dynfusion.evaluation.statistics import METRICS, StatisticsSettings, interval
+from dynfusion.evaluation.protocol.plan import GroupResult
+from dynfusion.evaluation.representations.features import FUSED
+from dynfusion.evaluation.scores.resampling import METRICS, StatisticsSettings, interval
 
 ALL_PRESENT = "all present"
 ANY_ABSENT = "any absent"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dynfusion.evaluation.imputers import Pool, Statistics, hold_rows, standardise_present
+from dynfusion.evaluation.representations.imputers import Pool, Statistics, hold_rows, standardise_present
 from dynfusion.store.dataset import Dataset, Rows
 
 

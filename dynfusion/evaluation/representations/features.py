@@ -16,9 +16,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dynfusion.evaluation.imputers import Imputers, impute, standardise_present
-from dynfusion.evaluation.patterns import Pattern, transferred, visible_mask
-from dynfusion.evaluation.tasks import TaskData
+from dynfusion.evaluation.hiding.patterns import Pattern, transferred, visible_mask
+from dynfusion.evaluation.representations.imputers import Imputers, impute, standardise_present
+from dynfusion.evaluation.tasks.task import TaskData
 
 CONCAT_MEAN = "concat-mean"
 CONCAT_RIDGE = "concat-ridge"

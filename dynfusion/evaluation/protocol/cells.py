@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dynfusion.evaluation.patterns import Pattern
-from dynfusion.evaluation.protocol import CellGroup, GroupResult
+from dynfusion.evaluation.hiding.patterns import Pattern
+from dynfusion.evaluation.protocol.plan import CellGroup, GroupResult
 
 
 def write_result(folder: Path, result: GroupResult) -> None:

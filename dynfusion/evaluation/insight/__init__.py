@@ -1,0 +1,1 @@
+"""What a label cannot tell: reconstruction, alignment, collapse."""

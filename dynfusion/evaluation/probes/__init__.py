@@ -1,0 +1,1 @@
+"""Heads on frozen features, fitted on training and validation rows alone."""

@@ -1,0 +1,1 @@
+"""What a probe reads: features of exactly what is visible, fusion model and rivals alike."""

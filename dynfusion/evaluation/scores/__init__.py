@@ -1,0 +1,1 @@
+"""From scores to numbers: metrics, resampling, paired comparisons, robustness."""
