@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from dynfusion.fusion.model import ModelSettings
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build, to_toml
 from dynfusion.store.dataset import Dataset
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.slow
 
 TRAIN = {"epochs": 80, "global_batch_rows": 128, "log_every_steps": 5, "checkpoint_every_steps": 40}
 STEPS = 400
+SLOW_MODEL = MODEL.model_copy(update={"dim": 1024, "decoder_hidden": 2048})
+"""Some 0.1 s a step: a node that joins has time to be noticed before the run is over."""
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +42,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return packed(tmp_path_factory.mktemp("data"))
 
 
-def run_file(dataset: Dataset, folder: Path, **cluster: object) -> Path:
+def run_file(dataset: Dataset, folder: Path, *, model: ModelSettings = MODEL, **cluster: object) -> Path:
     settings = {
         "data": {"uri": dataset.uri},
-        "model": MODEL.model_dump(),
+        "model": model.model_dump(),
         "masking": MASKING.model_dump(),
         "train": TRAIN,
         "cluster": {"name": "run", "storage": str(folder), "workers": 2, "resize_seconds": 2.0, **cluster},
@@ -142,25 +145,30 @@ def test_what_is_killed_changes_nothing_in_the_weights(
 
 
 def test_a_run_shrinks_and_grows_with_the_cluster_and_keeps_its_batches(
-    dataset: Dataset, cluster: TwoNodes, undisturbed: bytes, tmp_path: Path
+    dataset: Dataset, cluster: TwoNodes, tmp_path: Path
 ) -> None:
-    done: list[int] = []
+    for name in ("alone", "disturbed"):
+        (tmp_path / name).mkdir()
+    code, output = train(run_file(dataset, tmp_path / "alone", model=SLOW_MODEL), cluster, nothing)
+    assert code == 0, output
+    killed: list[int] = []
 
-    def disturb(step: int, driver: subprocess.Popen[str]) -> None:
-        if step >= 60 and not done:
-            done.append(step)
+    def shrink(step: int, driver: subprocess.Popen[str]) -> None:
+        if step >= 60 and not killed:
+            killed.append(step)
             os.kill((cluster.extra or [cluster.second])[-1].raylet_pid, signal.SIGKILL)
             cluster.wait(1)
-        elif step >= 150 and len(done) == 1:
-            done.append(step)
+
+    def grow(line: str) -> None:
+        if "with 1 workers, it was 2" in line:
             cluster.add_node(1)
 
-    code, output = train(run_file(dataset, tmp_path, workers=[1, 2]), cluster, disturb)
+    path = run_file(dataset, tmp_path / "disturbed", model=SLOW_MODEL, workers=[1, 2])
+    code, output = train(path, cluster, shrink, grow)
     assert code == 0, output
-    assert len(done) == 2
-    assert "with 1 workers, it was 2" in output
-    assert "with 2 workers, it was 1" in output
-    expected, found = load(undisturbed), load(weights(tmp_path))
+    assert "with 1 workers, it was 2" in output, output
+    assert "with 2 workers, it was 1" in output, output
+    expected, found = load(weights(tmp_path / "alone")), load(weights(tmp_path / "disturbed"))
     for name, tensor in expected.items():  # other batches would differ by far more than rounding on other ranks
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
 
