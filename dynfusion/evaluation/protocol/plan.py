@@ -12,7 +12,7 @@
 
 A cell is one value of one metric: task x representation x visible subset x probe x seed. Cells that share a head form
 a group; a group is the unit of work, and of what a killed evaluation keeps. To add a representation, edit
-representations.py; a way of hiding, patterns.py; a metric, statistics.py; a probe, probes.py and `_fit` below.
+representations.py; a way of hiding, patterns.py; a metric, scores/metrics.py; a probe, probes.py and `_fit` below.
 """
 
 import hashlib
@@ -36,11 +36,11 @@ from dynfusion.evaluation.representations.features import (
     representation_names,
 )
 from dynfusion.evaluation.representations.imputers import Imputers, ImputerSettings
+from dynfusion.evaluation.scores.metrics import metrics_of
 from dynfusion.evaluation.scores.resampling import (
-    METRICS,
     StatisticsSettings,
     interval,
-    metric_resamples,
+    metrics_resamples,
     resample_counts,
 )
 from dynfusion.evaluation.tasks.task import TaskData
@@ -173,10 +173,9 @@ def run_group(group: CellGroup, inputs: GroupInputs, settings: EvaluationSetting
             score[shown.usable] = head.scores(shown.values[shown.usable]) if shown.usable.any() else 0
             scores.append(score)
             unscored.append(int((~shown.usable).sum()))
-        resampled = {
-            metric: np.stack([metric_resamples(metric, score, task.labels[test], counts) for score in scores])
-            for metric in METRICS
-        }
+        metrics = metrics_of(task.kind)
+        found = [metrics_resamples(metrics, score, task.labels[test], counts) for score in scores]
+        resampled = {metric: np.stack([one[metric] for one in found]) for metric in metrics}
         return GroupResult(group, patterns, np.stack(scores), resampled, tuple(unscored), head.inverse_penalty)
 
 
@@ -218,8 +217,8 @@ def cell_records(result: GroupResult, task: TaskData, *, settings: StatisticsSet
     group, records = result.group, []
     shared = {"task": group.task, "split": task.split_name, "fold": None, "representation": group.representation}
     for row, pattern in enumerate(result.patterns):
-        for metric in METRICS:
-            resampled = result.resampled[metric][row]
+        for metric, resamples in result.resampled.items():
+            resampled = resamples[row]
             low, high = interval(resampled, confidence=settings.confidence)
             records.append(
                 {
