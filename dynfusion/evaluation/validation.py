@@ -24,7 +24,7 @@ from dynfusion.evaluation.insight.reconstruction import skill_over_mean
 from dynfusion.evaluation.probes.logistic import ProbeSettings, fit_logistic, prior
 from dynfusion.evaluation.protocol.plan import num_classes, require_classes
 from dynfusion.evaluation.representations.features import Model, encode_rows, matched, visible_inputs
-from dynfusion.evaluation.scores.resampling import metric_resamples
+from dynfusion.evaluation.scores.resampling import metric_resamples, once
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.settings import Settings
 from dynfusion.store.dataset import Dataset
@@ -226,7 +226,7 @@ def _probe(model: Model, task: TaskData) -> float:
     embedding = encode_rows(model, task, fit, visible=task.present[fit])
     nothing = (embedding[:0], task.labels[:0])
     head = fit_logistic((embedding, task.labels[fit]), nothing, classes=classes, seed=0, settings=HEAD)
-    fallback, once = prior(task.labels[train], classes=classes), np.ones((1, len(valid)))
+    fallback = prior(task.labels[train], classes=classes)
     areas = []
     for shown in subsets(task.modalities):
         if len(shown) < len(task.modalities) - 1:
@@ -236,7 +236,7 @@ def _probe(model: Model, task: TaskData) -> float:
         scores = np.tile(fallback, (len(valid), 1))
         if usable.any():
             scores[usable] = head.scores(encode_rows(model, task, valid[usable], visible=visible[usable]))
-        areas.append(float(metric_resamples("roc_auc", scores, task.labels[valid], once)[0]))
+        areas.append(float(metric_resamples("roc_auc", scores, task.labels[valid], once(len(valid)))[0]))
     return _mean(areas)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from dynfusion.evaluation.hiding.patterns import subsets
 from dynfusion.evaluation.representations.features import Model, standardised, visible_inputs
 from dynfusion.evaluation.representations.imputers import STD_FLOOR, Imputers, impute, standardise
-from dynfusion.evaluation.scores.resampling import StatisticsSettings, interval, resample_counts
+from dynfusion.evaluation.scores.resampling import StatisticsSettings, interval, once, resample_counts
 from dynfusion.evaluation.tasks.task import TaskData
 
 Record = dict[str, object]
@@ -55,7 +55,7 @@ def reconstruction_records(
         for target in (name for name in task.modalities if name not in shown):
             known = task.present[rows, task.modalities.index(target)]
             filled = Filled(task.values[target][rows[known]], rebuilt[target][known], by_ridge[target][known])
-            scores = _scores(filled, statistics[target], counts[:, usable[known]], settings.confidence)
+            scores = _scores(filled, statistics[target], counts[usable[known]], settings.confidence)
             records.append({"task": task.name, "target": target, "visible": list(shown), **scores})
     return records
 
@@ -67,7 +67,7 @@ def skill_over_mean(
 ) -> float:
     """`skill_mean` alone, of arrays in original units; NaN where the pool mean makes no error."""
     scaled, guessed = standardise(truth, statistics), standardise(guess, statistics)
-    return float(_skill(np.ones((1, len(truth))), _squared(scaled - guessed), _squared(scaled))[0])
+    return float(_skill(once(len(truth)), _squared(scaled - guessed), _squared(scaled))[0])
 
 
 def _scores(
@@ -80,7 +80,9 @@ def _scores(
     scores: dict[str, float | int] = {
         "cosine": _mean_cosine(filled.truth, filled.model),
         "centred_cosine": _mean_cosine(filled.truth - mean, filled.model - mean),
-        "r2": float(_skill(counts[:1], error, _squared(truth - truth.mean(axis=0)))[0]) if len(truth) else float("nan"),
+        "r2": float(_skill(once(len(truth)), error, _squared(truth - truth.mean(axis=0)))[0])
+        if len(truth)
+        else float("nan"),
     }
     for name, rival in (("skill_mean", _squared(truth)), ("skill_ridge", _squared(truth - filled.ridge[:, varied]))):
         resampled = _skill(counts, error, rival)
@@ -96,8 +98,8 @@ def _squared(difference: np.ndarray) -> np.ndarray:
 
 def _skill(counts: np.ndarray, error: np.ndarray, rival: np.ndarray) -> np.ndarray:
     """1 - (error / rival) of every resample; NaN where the rival makes no error at all."""
-    bottom = counts @ rival
-    return 1 - np.divide(counts @ error, bottom, out=np.full(len(counts), np.nan), where=bottom > 0)
+    bottom = rival @ counts
+    return 1 - np.divide(error @ counts, bottom, out=np.full(len(bottom), np.nan), where=bottom > 0)
 
 
 def _mean_cosine(first: np.ndarray, second: np.ndarray) -> float:

@@ -20,7 +20,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from dynfusion.evaluation.scores.resampling import metric_resamples
+from dynfusion.evaluation.scores.resampling import metric_resamples, once
 from dynfusion.settings import Settings
 
 
@@ -141,10 +141,11 @@ def _choose(folds: list[Fold], classes: int, settings: ProbeSettings) -> float:
         return grid[0]
     total, defined = np.zeros(len(grid)), 0
     for values, labels, check_values, check_labels in folds:
-        once = np.ones((1, len(check_labels)))
         fitted = _fits(values, labels, grid, settings.max_iterations)
         scores = (_predict(heads, check_values, classes) for heads in fitted)
-        found = np.array([metric_resamples("roc_auc", score, check_labels, once)[0] for score in scores])
+        found = np.array(
+            [metric_resamples("roc_auc", score, check_labels, once(len(check_labels)))[0] for score in scores]
+        )
         if not np.isnan(found).any():
             total += found
             defined += 1

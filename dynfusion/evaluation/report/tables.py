@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from dynfusion.evaluation.protocol.plan import GroupResult
 from dynfusion.evaluation.representations.features import FUSED
-from dynfusion.evaluation.scores.resampling import METRICS, StatisticsSettings, interval
+from dynfusion.evaluation.scores.resampling import StatisticsSettings, interval
 
 ALL_PRESENT = "all present"
 ANY_ABSENT = "any absent"
@@ -159,5 +159,6 @@ def _comparison(
 
 
 def all_curves(results: Sequence[GroupResult], *, modalities: tuple[str, ...], models: Sequence[str]) -> list[Curves]:
-    """The curves of every metric."""
-    return [curves(results, metric=metric, modalities=modalities, models=models) for metric in METRICS]
+    """The curves of every metric that the results hold."""
+    metrics = dict.fromkeys(metric for result in results for metric in result.resampled)
+    return [curves(results, metric=metric, modalities=modalities, models=models) for metric in metrics]
