@@ -20,7 +20,6 @@ from dynfusion.evaluation.protocol.reader import choose
 from dynfusion.evaluation.protocol.run import run_group
 from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.representations.features import Representation
-from dynfusion.evaluation.representations.imputers import Imputers, ImputerSettings, Pool, Ridge, collect, fit_ridge, ridge_plan
 from dynfusion.evaluation.tasks.splits import Fold
 from dynfusion.evaluation.tasks.task import TaskData
 
@@ -96,24 +95,3 @@ def _choose(
 ) -> dict[str, float]:
     with threadpool_limits(limits=1):
         return choose(member, fold.of(task), probe=choice.probe, seed=0, settings=settings.probe)
-
-
-def fit_imputers_on_ray(pool: Pool, *, settings: ImputerSettings, progress: Progress | None = None) -> Imputers:
-    """A ridge for every visible subset and absent modality, each fitted as one task. The caller has initialised Ray.
-
-    Raises ValueError as `fit_ridge` does.
-    """
-    wanted = ridge_plan(pool.modalities)
-    ridges: dict[int, Ridge] = {}
-
-    def finished(number: int, ridge: Ridge) -> None:
-        ridges[number] = ridge
-        if progress is not None:
-            progress(len(ridges), len(wanted))
-
-    map_on_ray(_fit, [(pool, visible, target, settings) for visible, target in wanted], finished=finished)
-    return collect(pool, [ridges[number] for number in range(len(wanted))], settings=settings)
-
-
-def _fit(pool: Pool, visible: tuple[str, ...], target: str, settings: ImputerSettings) -> Ridge:
-    return fit_ridge(pool, visible, target, settings=settings)

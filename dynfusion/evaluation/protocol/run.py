@@ -12,7 +12,7 @@ from dynfusion.evaluation.protocol.reader import fit_reader
 from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.representations.features import Contestant
 from dynfusion.evaluation.scores.metrics import metrics_of
-from dynfusion.evaluation.scores.resampling import metric_resamples
+from dynfusion.evaluation.scores.resampling import metrics_resamples
 from dynfusion.evaluation.tasks.splits import Fold
 from dynfusion.evaluation.tasks.task import TaskData
 
@@ -43,13 +43,12 @@ def run_group(
         scores, unscored, hidden = [], [], []
         for pattern in group.patterns:
             look = show(pattern, here, test)
-            found, said = reader.scores(here, look)
-            scores.append(found)
+            score, said = reader.scores(here, look)
+            scores.append(score)
             unscored.append(int((~said).sum()))
             hidden.append(look.hidden_share(here.present))
-        resampled = {
-            metric: np.stack([metric_resamples(metric, score, here.labels[test], counts[test]) for score in scores])
-            for metric in metrics_of(task.kind)
-        }
+        metrics = metrics_of(task.kind)
+        found = [metrics_resamples(metrics, score, here.labels[test], counts[test]) for score in scores]
+        resampled = {metric: np.stack([by_metric[metric] for by_metric in found]) for metric in metrics}
     by_member = {member.name: dict(how) for member, how in zip(contestant.members, chosen, strict=True)}
     return GroupResult(group, np.stack(scores), resampled, tuple(unscored), tuple(hidden), by_member)

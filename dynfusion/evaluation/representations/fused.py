@@ -49,6 +49,17 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
+class ProjectingModel(Protocol):
+    """A fusion model that shows its modalities in the shared space."""
+
+    def projections(
+        self, embeddings: Mapping[str, np.ndarray | None], present: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Per modality float32 [rows, dim of the fused embedding], zero where absent."""
+        ...
+
+
 @dataclass(frozen=True)
 class Fused:
     """A fusion model's embedding of one task's rows."""
@@ -98,6 +109,18 @@ def embed_task(name: str, encode: Encode, task: TaskData, *, corrupted: bool) ->
         values = {**task.values, modality: task.values[modality][donors(task, modality)]}
         foreign[modality] = embed_rows(encode, replace(task, values=values), rows, visible=task.present)
     return Fused(name, tables, foreign)
+
+
+def mean_projection(model: ProjectingModel) -> Encode:
+    """The mean of the visible modalities' projections: fusion without attention."""
+
+    def encode(embeddings: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray]) -> np.ndarray:
+        projections = model.projections(embeddings, present)
+        number = np.sum([present[name] for name in projections], axis=0)
+        total: np.ndarray = np.sum(list(projections.values()), axis=0)
+        return (total / number[:, None]).astype(np.float32)
+
+    return encode
 
 
 def embed_rows(
