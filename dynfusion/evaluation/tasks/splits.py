@@ -4,7 +4,7 @@ Everything is decided by hashes and row order, so that a task is cut alike on an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Annotated, Literal
 
@@ -49,6 +49,14 @@ class Fold:
     def rows(self, part: str) -> np.ndarray:
         """Row numbers of one part, ascending."""
         return np.flatnonzero(self.split == part)
+
+    def of(self, task: TaskData) -> TaskData:
+        """The task with this split as its own."""
+        return replace(task, split=self.split, split_name=self.name)
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with the name and with any row's part."""
+        return blake2b("\0".join([self.name, *self.split.tolist()]).encode(), digest_size=8).hexdigest()
 
 
 def folds(task: TaskData, settings: SplitSettings) -> list[Fold]:
