@@ -8,7 +8,7 @@ import numpy as np
 
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray
-from dynfusion.edges.ray_insight import Insight, fit_imputers_on_ray, insight_on_ray
+from dynfusion.edges.ray_insight import Insight, fit_rivals_on_ray, insight_on_ray
 from dynfusion.evaluation.insight.reconstruction import Rivals
 from dynfusion.evaluation.protocol.groups import GroupResult
 from dynfusion.evaluation.protocol.jobs import TaskInputs, task_inputs
@@ -119,8 +119,8 @@ def prepare(models: list[EvaluatedModel], dataset: Dataset, settings: Evaluation
         pool = read_pool(dataset, modalities=first.modalities, statistics=statistics, max_rows=most)
         keys = pool_keys(dataset)
     with progress("fit imputers") as advance:
-        fillers = fit_imputers_on_ray(pool, settings=settings.imputers, progress=advance)
-    lines = rivals(fillers.ridge, pool, dim=first.dim)
+        fillers = fit_rivals_on_ray(pool, settings=settings.imputers, progress=advance)
+    lines = rivals(fillers.ridge, pool, dim=first.dim, structures=True)
     return Common(models, lines, fillers, keys, settings, out)
 
 
