@@ -35,13 +35,18 @@ class Insight:
 
 
 def insight_on_ray(
-    model: InsightModel, task: TaskData, rivals: Rivals, *, settings: EvaluationSettings
+    model: InsightModel,
+    task: TaskData,
+    rivals: Rivals,
+    *,
+    settings: EvaluationSettings,
+    workers: int | None = None,
 ) -> Insight:
-    """The records of a task in original units, computed side by side. The caller has initialised Ray."""
+    """The records of a task in original units, computed side by side on `workers` CPUs, or all. The caller has initialised Ray."""
     found: dict[int, list[Record]] = {}
     parts = ("reconstruction", "alignment", "cross-modal", "collapse", "influence")
     jobs = [(part, model, task, rivals if part == "reconstruction" else None, settings) for part in parts]
-    map_on_ray(_insight, jobs, finished=found.__setitem__)
+    map_on_ray(_insight, jobs, finished=found.__setitem__, at_most=workers)
     reconstruction, alignment, crossed, collapse, influence = (tuple(found[number]) for number in range(len(parts)))
     return Insight(reconstruction, alignment + crossed, collapse + influence)
 
@@ -60,7 +65,9 @@ def _insight(
     return functions[part](model, task, settings=settings.insight)
 
 
-def fit_rivals_on_ray(pool: Pool, *, settings: ImputerSettings, progress: Progress | None = None) -> Rivals:
+def fit_rivals_on_ray(
+    pool: Pool, *, settings: ImputerSettings, workers: int | None = None, progress: Progress | None = None
+) -> Rivals:
     """Everything that fills in absent modalities instead of the model, fitted on the pool; one task for each ridge.
 
     The caller has initialised Ray. Raises ValueError as `fit_ridge` and `choose_neighbours` do.
@@ -78,7 +85,7 @@ def fit_rivals_on_ray(pool: Pool, *, settings: ImputerSettings, progress: Progre
             progress(len(ridges), len(wanted))
 
     pairs: list[tuple[tuple[str, ...], str] | None] = [*wanted, None]
-    map_on_ray(_fit, [(pool, pair, settings) for pair in pairs], finished=finished)
+    map_on_ray(_fit, [(pool, pair, settings) for pair in pairs], finished=finished, at_most=workers)
     ridge = collect(pool, [ridges[number] for number in range(len(wanted))], settings=settings)
     return Rivals(ridge, collect_neighbours(pool, neighbours, settings=settings))
 
