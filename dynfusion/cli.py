@@ -217,28 +217,46 @@ def train(
     _call("train", run, overrides or [], debug=DEBUG.get())
 
 
-@app.command(epilog="Example: dynfusion evaluate --model runs/demo/model --tasks freesolv=tasks/freesolv --out report")
+@app.command(
+    epilog="Example: dynfusion evaluate --model runs/pool/model --tasks bace=packed/bace,bbbp=packed/bbbp --out report"
+)
 def evaluate(
-    model: Annotated[Path, typer.Option("--model", help="Model folder.")],
+    model: Annotated[
+        list[str], typer.Option("--model", metavar="[NAME=]FOLDER", help="Model folder; several are compared.")
+    ],
     tasks: Annotated[
         str,
-        typer.Option("--tasks", metavar="NAME=URI[,...]", help="Packed, labelled data sets, or CSV files with SMILES."),
+        typer.Option(
+            "--tasks", metavar="[NAME=]URI[,...]", help="Packed, labelled data sets, or CSV or Parquet with SMILES."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for cells and report.")] = Path("report"),
+    ablation: Annotated[
+        list[str] | None,
+        typer.Option("--ablation", metavar="[NAME=]FOLDER", help="Model with a part left out, on the given split only."),
+    ] = None,
     labels: Annotated[
         str | None,
-        typer.Option("--labels", metavar="A,B", help="Label columns of the CSV files; by default the one of 0 and 1."),
+        typer.Option("--labels", metavar="A,B", help="Label columns of the tables; by default the one of 0 and 1."),
     ] = None,
+    smiles_column: Annotated[str, typer.Option("--smiles-column", help="Of the tables.")] = "smiles",
+    quick: Annotated[bool, typer.Option("--quick", help="The given split and a linear probe only: minutes.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Everything on every fold: a day.")] = False,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="CPUs to use; by default all that Ray has.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Measure a model under every pattern of missing modalities, beside its rivals, and write the report."""
+    """Measure models under every pattern of missing modalities, beside their rivals, and write the report."""
+    extent = [f"evaluation.extent={'full' if full else 'quick'}"] if quick or full else []
     _call(
         "evaluate",
         model,
         tasks=tasks,
         out=out,
+        ablations=ablation or [],
         labels=labels.split(",") if labels else [],
-        overrides=overrides or [],
+        smiles_column=smiles_column,
+        workers=workers,
+        overrides=[*extent, *(overrides or [])],
         debug=DEBUG.get(),
     )
 

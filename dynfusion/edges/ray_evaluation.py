@@ -33,20 +33,21 @@ def evaluate_on_ray(
     out: Path,
     *,
     settings: EvaluationSettings,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[GroupResult]:
     """Results of every group of one task's plan in its order; what was finished before is read from `out/cells`.
 
-    The caller has initialised Ray. Raises ValueError as `run_group` does.
+    `workers` of its CPUs are used, or all. The caller has initialised Ray. Raises ValueError as `run_group` does.
     """
     keys = Keys(inputs, settings)
-    chosen = _choices(choice_jobs(inputs, plan, keys), inputs, out / "cells", settings)
+    chosen = _choices(choice_jobs(inputs, plan, keys), inputs, out / "cells", settings, workers)
     jobs = group_jobs(inputs, plan, chosen, keys)
-    return _results(jobs, inputs, out / "cells", settings, progress)
+    return _results(jobs, inputs, out / "cells", settings, workers, progress)
 
 
 def _choices(
-    jobs: Sequence[ChoiceJob], inputs: TaskInputs, folder: Path, settings: EvaluationSettings
+    jobs: Sequence[ChoiceJob], inputs: TaskInputs, folder: Path, settings: EvaluationSettings, workers: int | None
 ) -> dict[str, dict[str, float]]:
     """Hyper-parameters by the key of their choice."""
     found = {job.choice.key: read_choice(folder, job.choice) for job in jobs}
@@ -57,9 +58,8 @@ def _choices(
         write_choice(folder, choice, chosen)
         found[choice.key] = chosen
 
-    map_on_ray(
-        _choose, [(job.choice, inputs.task, job.fold, job.member, settings) for job in missing], finished=finished
-    )
+    arguments = [(job.choice, inputs.task, job.fold, job.member, settings) for job in missing]
+    map_on_ray(_choose, arguments, finished=finished, at_most=workers)
     return {key: chosen for key, chosen in found.items() if chosen is not None}
 
 
@@ -68,6 +68,7 @@ def _results(
     inputs: TaskInputs,
     folder: Path,
     settings: EvaluationSettings,
+    workers: int | None,
     progress: Progress | None,
 ) -> list[GroupResult]:
     found = [read_result(folder, job.group) for job in jobs]
@@ -86,7 +87,7 @@ def _results(
     for number in missing:
         job = jobs[number]
         arguments.append((job.group, inputs.task, job.fold, job.contestant, job.chosen, inputs.counts, settings))
-    map_on_ray(run_group, arguments, finished=finished)
+    map_on_ray(run_group, arguments, finished=finished, at_most=workers)
     return [result for result in found if result is not None]
 
 

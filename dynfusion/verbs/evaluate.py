@@ -8,7 +8,7 @@ import numpy as np
 
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray
-from dynfusion.edges.ray_insight import Insight, fit_imputers_on_ray, insight_on_ray
+from dynfusion.edges.ray_insight import Insight, fit_rivals_on_ray, insight_on_ray
 from dynfusion.evaluation.insight.reconstruction import Rivals
 from dynfusion.evaluation.protocol.groups import GroupResult
 from dynfusion.evaluation.protocol.jobs import TaskInputs, task_inputs
@@ -51,6 +51,7 @@ class Common:
     pool_keys: frozenset[str] | None
     settings: EvaluationSettings
     out: Path
+    workers: int | None
 
 
 def evaluate(
@@ -68,7 +69,7 @@ def evaluate(
     """`evaluate_models` from a command line.
 
     Models and ablations are [NAME=]FOLDER, `tasks` is [NAME=]URI_OR_TABLE[,...], `labels` are the tables' label columns,
-    `workers` the CPUs of a local Ray, overrides `evaluation.` settings.
+    `workers` how many of Ray's CPUs are used (all by default), overrides `evaluation.` settings.
 
     Raises ValueError for what cannot be read as that, wrong settings, and as `evaluate_models` does.
     """
@@ -82,12 +83,17 @@ def evaluate(
         else uri
         for name, uri in named.items()
     }
-    with cluster(cpus=workers, debug=debug):
-        return evaluate_models(opened, tasks=packed, out=out, settings=settings)
+    with cluster(debug=debug):
+        return evaluate_models(opened, tasks=packed, out=out, settings=settings, workers=workers)
 
 
 def evaluate_models(
-    models: list[EvaluatedModel], *, tasks: Mapping[str, str | Path], out: str | Path, settings: EvaluationSettings
+    models: list[EvaluatedModel],
+    *,
+    tasks: Mapping[str, str | Path],
+    out: str | Path,
+    settings: EvaluationSettings,
+    workers: int | None = None,
 ) -> Path:
     """Evaluates fusion models on packed, labelled datasets by name; returns the report's page.
 
@@ -98,7 +104,7 @@ def evaluate_models(
     """
     if not tasks:
         raise ValueError("tasks: found none, give at least one NAME=URI")
-    common = prepare(models, open_pool(models[0], settings.pool), settings, Path(out))
+    common = prepare(models, open_pool(models[0], settings.pool), settings, Path(out), workers)
     outcomes = [evaluate_task(name, uri, common) for name, uri in tasks.items()]
     with progress("write the report"):
         provenance = Provenance(tuple((one.name, one.model.dim, one.ablation, one.training) for one in models), versions())
@@ -111,7 +117,9 @@ def evaluate_models(
     return common.out / "report.html"
 
 
-def prepare(models: list[EvaluatedModel], dataset: Dataset, settings: EvaluationSettings, out: Path) -> Common:
+def prepare(
+    models: list[EvaluatedModel], dataset: Dataset, settings: EvaluationSettings, out: Path, workers: int | None
+) -> Common:
     """What is fitted on the pool, once for all tasks. Needs a running Ray."""
     first = models[0].model
     with progress("read the pool"):
@@ -119,9 +127,9 @@ def prepare(models: list[EvaluatedModel], dataset: Dataset, settings: Evaluation
         pool = read_pool(dataset, modalities=first.modalities, statistics=statistics, max_rows=most)
         keys = pool_keys(dataset)
     with progress("fit imputers") as advance:
-        fillers = fit_imputers_on_ray(pool, settings=settings.imputers, progress=advance)
-    lines = rivals(fillers.ridge, pool, dim=first.dim)
-    return Common(models, lines, fillers, keys, settings, out)
+        fillers = fit_rivals_on_ray(pool, settings=settings.imputers, workers=workers, progress=advance)
+    lines = rivals(fillers.ridge, pool, dim=first.dim, structures=True)
+    return Common(models, lines, fillers, keys, settings, out, workers)
 
 
 def evaluate_task(name: str, uri: str | Path, common: Common) -> TaskOutcome:
@@ -132,9 +140,9 @@ def evaluate_task(name: str, uri: str | Path, common: Common) -> TaskOutcome:
     with progress(f"{name}: embed {len(task.ids):,} molecules"):
         plan = _plan(task, common)
     with progress(f"{name}: fit and score probes") as advance:
-        results = evaluate_on_ray(plan, inputs, common.out, settings=settings, progress=advance)
+        results = evaluate_on_ray(plan, inputs, common.out, settings=settings, workers=common.workers, progress=advance)
     with progress(f"{name}: reconstruction, alignment, collapse"):
-        insight = insight_on_ray(common.models[0].model, task, common.fillers, settings=settings)
+        insight = insight_on_ray(common.models[0].model, task, common.fillers, settings=settings, workers=common.workers)
     return _outcome(task, inputs, results, insight, common)
 
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from dynfusion.evaluation.insight.molecules import InsightSettings
 from dynfusion.evaluation.probes.probe import ProbeSettings
 from dynfusion.evaluation.representations.imputers import ImputerSettings
 from dynfusion.evaluation.scores.resampling import StatisticsSettings
@@ -36,6 +37,7 @@ class EvaluationSettings(Settings):
     hiding: HidingSettings = HidingSettings()
     probe: ProbeSettings = ProbeSettings()
     imputers: ImputerSettings = ImputerSettings()
+    insight: InsightSettings = InsightSettings()
     statistics: StatisticsSettings = StatisticsSettings()
     extent: Literal["quick", "standard", "full"] = Field(
         "standard",
