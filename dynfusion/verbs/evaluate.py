@@ -12,7 +12,8 @@ from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray, fit_imputers_on_ray
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.edges.s3_storage import load_model, open_storage
-from dynfusion.evaluation.insight.reconstruction import reconstruction_records
+from dynfusion.evaluation.insight.molecules import InsightSettings
+from dynfusion.evaluation.insight.reconstruction import Rivals, reconstruction_records
 from dynfusion.evaluation.protocol.plan import EvaluationInputs, EvaluationSettings, GroupResult, plan, require_classes
 from dynfusion.evaluation.report.assembly import Provenance, build_report
 from dynfusion.evaluation.report.page import read_report, terminal_table, write_report
@@ -20,6 +21,7 @@ from dynfusion.evaluation.report.versions import versions
 from dynfusion.evaluation.report.wording import summary
 from dynfusion.evaluation.representations.features import encode_task, matched, standardised
 from dynfusion.evaluation.representations.imputers import Imputers, Pool
+from dynfusion.evaluation.representations.knn_imputer import KnnImputer, choose_neighbours, collect_neighbours
 from dynfusion.evaluation.representations.pool import read_pool
 from dynfusion.evaluation.tasks.task import TaskData, read_task
 from dynfusion.fusion.api import FusionModel
@@ -101,11 +103,14 @@ def evaluate_model(
     with progress("fit ridge imputers") as advance:
         pool = _pool(model, training, settings)
         imputers = fit_imputers_on_ray(pool, settings=settings.imputers, progress=advance)
+    with progress("choose numbers of neighbours"):
+        chosen = choose_neighbours(pool, settings=settings.imputers)
+        neighbours = collect_neighbours(pool, chosen, settings=settings.imputers)
     with progress("embed tasks") as advance:
         inputs = _inputs(model, name, raw, imputers, settings)
     with progress("fit and score probes") as advance:
         results = evaluate_on_ray(plan(inputs, models=[name]), inputs, out, progress=advance)
-    return _write(model, raw, results, inputs, Provenance((name,), training, versions()), out)
+    return _write(model, raw, results, inputs, neighbours, Provenance((name,), training, versions()), out)
 
 
 def _write(
@@ -113,13 +118,17 @@ def _write(
     raw: list[TaskData],
     results: list[GroupResult],
     inputs: EvaluationInputs,
+    neighbours: KnnImputer,
     provenance: Provenance,
     out: Path,
 ) -> Path:
     how = inputs.settings.statistics
     with progress("score reconstruction and write the report"):
+        rivals = Rivals(inputs.imputers, neighbours)
         records = [
-            record for task in raw for record in reconstruction_records(model, task, inputs.imputers, settings=how)
+            record
+            for task in raw
+            for record in reconstruction_records(model, task, rivals, settings=InsightSettings(), statistics=how)
         ]
         write_report(out, build_report(results, records, inputs, provenance=provenance))
     written = read_report(out)
