@@ -4,6 +4,7 @@ from itertools import combinations, permutations
 
 import numpy as np
 import pytest
+import torch
 
 from dynfusion.evaluation.insight.alignment import alignment_records, cross_modal_records, uniformity
 from dynfusion.evaluation.insight.molecules import InsightModel, InsightSettings, evenly_spaced
@@ -109,6 +110,16 @@ def test_uniformity_on_the_sphere_and_on_a_hand_worked_pair():
     assert uniformity(np.array([[1.0, 0.0], [-2.0, 0.0]])) == pytest.approx(-8)
     assert uniformity(np.full((3000, 5), 0.7, np.float32)) == pytest.approx(0, abs=1e-5)
     assert np.isnan(uniformity(points[:1]))
+
+
+def test_records_are_the_same_floats_on_any_number_of_threads(model):
+    data, before, found = task(rows=300), torch.get_num_threads(), []
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        found.append([ask(model, data, settings=HOW) for ask in (alignment_records, cross_modal_records)])
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert repr(found[0]) == repr(found[1])
 
 
 def test_candidates_are_limited_and_evenly_spaced(model):
