@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
+from dynfusion.evaluation.insight.reconstruction import Rivals
 from dynfusion.evaluation.probes.logistic import ProbeSettings
 from dynfusion.evaluation.protocol.plan import EvaluationInputs, EvaluationSettings
 from dynfusion.evaluation.representations.features import encode_task, standardised
@@ -17,7 +19,9 @@ from dynfusion.evaluation.representations.imputers import (
     ridge_plan,
     standardise_present,
 )
+from dynfusion.evaluation.representations.knn_imputer import choose_neighbours, collect_neighbours
 from dynfusion.evaluation.tasks.task import TaskData
+from dynfusion.fusion.model import FusionNetwork, ModelSettings
 
 MODALITIES = ("morgan", "descriptors", "selfies")
 DIMS = {"morgan": 24, "descriptors": 10, "selfies": 16}
@@ -119,10 +123,25 @@ def settings(**changes: object) -> EvaluationSettings:
     return EvaluationSettings(probe=ProbeSettings(inverse_penalties=(1e-2, 1e-1), folds=3), **changes)
 
 
+def network(seed: int) -> FusionNetwork:
+    """A small untrained fusion network with the statistics of these data."""
+    torch.manual_seed(seed)
+    made = FusionNetwork(DIMS, ModelSettings(dim=12, gate_hidden=4, decoder_hidden=4, score_hidden=4))
+    found = LatentModel().statistics()
+    made.set_statistics({name: (mean.tolist(), std.tolist()) for name, (mean, std) in found.items()})
+    return made
+
+
 def imputers(model: LatentModel) -> Imputers:
     """Ridges of the model's pool."""
     pool, how = model.pool(), ImputerSettings()
     return collect(pool, [fit_ridge(pool, *pair, settings=how) for pair in ridge_plan(MODALITIES)], settings=how)
+
+
+def rivals(model: LatentModel) -> Rivals:
+    """Ridges and nearest rows of the model's pool."""
+    pool, how = model.pool(), ImputerSettings()
+    return Rivals(imputers(model), collect_neighbours(pool, choose_neighbours(pool, settings=how), settings=how))
 
 
 def inputs(model: LatentModel, *tasks: TaskData, **changes: object) -> EvaluationInputs:

@@ -37,6 +37,13 @@ def show(pattern: Pattern, task: TaskData, rows: Int[np.ndarray, " rows"]) -> Sh
     return Shown(rows, present & ~hide(present, _rates(pattern, task, rows), draws))
 
 
+def visible_mask(
+    shown: tuple[str, ...], present: Bool[np.ndarray, "rows modalities"], *, modalities: tuple[str, ...]
+) -> Bool[np.ndarray, "rows modalities"]:
+    """What is present and among the modalities that are shown."""
+    return present & np.isin(modalities, shown)
+
+
 def hide(
     present: Bool[np.ndarray, "rows modalities"],
     rates: Float[np.ndarray, "rows modalities"],
