@@ -233,7 +233,7 @@ def evaluate(
     out: Annotated[Path, typer.Option("--out", help="Folder for cells and report.")] = Path("report"),
     ablation: Annotated[
         list[str] | None,
-        typer.Option("--ablation", metavar="[NAME=]FOLDER", help="Model with a part left out, on the given split only."),
+        typer.Option("--ablation", metavar="[NAME=]FOLDER", help="Model with a part left out; given split only."),
     ] = None,
     labels: Annotated[
         str | None,
@@ -242,7 +242,7 @@ def evaluate(
     smiles_column: Annotated[str, typer.Option("--smiles-column", help="Of the tables.")] = "smiles",
     quick: Annotated[bool, typer.Option("--quick", help="The given split and a linear probe only: minutes.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Everything on every fold: a day.")] = False,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="CPUs to use; by default all that Ray has.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="CPUs to use; all by default.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Measure models under every pattern of missing modalities, beside their rivals, and write the report."""

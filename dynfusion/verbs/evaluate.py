@@ -15,13 +15,13 @@ from dynfusion.evaluation.protocol.jobs import TaskInputs, task_inputs
 from dynfusion.evaluation.protocol.outcome import TaskOutcome
 from dynfusion.evaluation.protocol.plan import Part, parts
 from dynfusion.evaluation.protocol.settings import EvaluationSettings
-from dynfusion.evaluation.report.assembly import Provenance, build_report
+from dynfusion.evaluation.report.assembly import ModelRecord, Provenance, build_report
 from dynfusion.evaluation.report.cells_table import cells_table
 from dynfusion.evaluation.report.page import read_report, terminal_table, write_report
 from dynfusion.evaluation.report.versions import versions
 from dynfusion.evaluation.report.wording import summary
 from dynfusion.evaluation.representations.features import FINGERPRINT, FUSED, PROJECTION_MEAN, Contestant
-from dynfusion.evaluation.representations.fused import embed_task, mean_projection, matched
+from dynfusion.evaluation.representations.fused import embed_task, matched, mean_projection
 from dynfusion.evaluation.representations.pool import read_pool
 from dynfusion.evaluation.representations.table import rivals
 from dynfusion.evaluation.representations.units import standardised
@@ -68,7 +68,7 @@ def evaluate(
 ) -> Path:
     """`evaluate_models` from a command line.
 
-    Models and ablations are [NAME=]FOLDER, `tasks` is [NAME=]URI_OR_TABLE[,...], `labels` are the tables' label columns,
+    Models and ablations are [NAME=]FOLDER, `tasks` is [NAME=]URI_OR_TABLE[,...], `labels` the tables' label columns,
     `workers` how many of Ray's CPUs are used (all by default), overrides `evaluation.` settings.
 
     Raises ValueError for what cannot be read as that, wrong settings, and as `evaluate_models` does.
@@ -107,7 +107,8 @@ def evaluate_models(
     common = prepare(models, open_pool(models[0], settings.pool), settings, Path(out), workers)
     outcomes = [evaluate_task(name, uri, common) for name, uri in tasks.items()]
     with progress("write the report"):
-        provenance = Provenance(tuple((one.name, one.model.dim, one.ablation, one.training) for one in models), versions())
+        records = tuple(ModelRecord(one.name, one.model.dim, one.ablation, one.training) for one in models)
+        provenance = Provenance(records, versions())
         write_report(common.out, build_report(outcomes, common.fillers, settings, provenance=provenance))
         cells_table(outcomes, settings, common.out)
     written = read_report(common.out)
@@ -142,7 +143,9 @@ def evaluate_task(name: str, uri: str | Path, common: Common) -> TaskOutcome:
     with progress(f"{name}: fit and score probes") as advance:
         results = evaluate_on_ray(plan, inputs, common.out, settings=settings, workers=common.workers, progress=advance)
     with progress(f"{name}: reconstruction, alignment, collapse"):
-        insight = insight_on_ray(common.models[0].model, task, common.fillers, settings=settings, workers=common.workers)
+        insight = insight_on_ray(
+            common.models[0].model, task, common.fillers, settings=settings, workers=common.workers
+        )
     return _outcome(task, inputs, results, insight, common)
 
 

@@ -25,7 +25,9 @@ def read_structured(name: str, uri: str | Path) -> TaskData:
 
 
 def _structure(smiles: np.ndarray) -> Structure:
-    chunks = [(smiles[start : start + MOLECULES_AT_ONCE].tolist(),) for start in range(0, len(smiles), MOLECULES_AT_ONCE)]
+    chunks = [
+        (smiles[start : start + MOLECULES_AT_ONCE].tolist(),) for start in range(0, len(smiles), MOLECULES_AT_ONCE)
+    ]
     found: dict[int, StructureArrays] = {}
     map_on_ray(structure_arrays, chunks, finished=found.__setitem__)
     return Structure(*(np.concatenate(parts) for parts in zip(*(found[n] for n in range(len(chunks))), strict=True)))
@@ -43,8 +45,8 @@ def parse_tasks(text: str) -> dict[str, str]:
             name, uri = Path(part.strip()).stem, part.strip()
         if not (name and uri):
             raise ValueError(
-                f"tasks: found {part.strip()!r}, expected NAME=URI_OR_TABLE, such as freesolv=packed/freesolv, or a CSV "
-                "or Parquet file"
+                f"tasks: found {part.strip()!r}, expected NAME=URI_OR_TABLE, such as freesolv=packed/freesolv, or a "
+                "CSV or Parquet file"
             )
         if name in tasks:
             raise ValueError(f"tasks: {name} is given twice, each name stands for one data set")
