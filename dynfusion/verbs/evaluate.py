@@ -1,7 +1,7 @@
 """`dynfusion evaluate`: what a trained fusion model is worth on labelled tasks when modalities are missing."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from dynfusion.fusion.api import FusionModel
 from dynfusion.settings import Settings, build, parse_overrides
 from dynfusion.training.checkpoint import MODEL
 from dynfusion.verbs.display import console, progress
-from dynfusion.verbs.labelled_csv import pack_csv
+from dynfusion.verbs.labelled_table import TableColumns, is_table, pack_table, parse_tasks
 
 
 class _Overrides(Settings):
@@ -40,42 +40,25 @@ def evaluate(
     *,
     tasks: str,
     out: str | Path,
-    labels: Sequence[str] = (),
+    columns: TableColumns | None = None,
     overrides: Iterable[str] = (),
     debug: bool = False,
 ) -> Path:
     """`evaluate_model` from a command line.
 
-    `tasks` is NAME=URI_OR_CSV[,...], `labels` are the CSV files' label columns, overrides `evaluation.` settings.
+    `tasks` is as `parse_tasks` takes it, `columns` those of its tables, overrides `evaluation.` settings.
 
-    Raises ValueError for tasks that are not NAME=URI_OR_CSV, wrong settings, and as `evaluate_model` does.
+    Raises ValueError for tasks that cannot be parsed, wrong settings, and as `evaluate_model` does.
     """
     settings = build(_Overrides, parse_overrides(overrides)).evaluation
     named = parse_tasks(tasks)
     encoders = load_model(str(model)).modalities
     packed = {
-        name: pack_csv(name, Path(uri), encoders=encoders, out=Path(out), labels=labels)
-        if uri.lower().endswith(".csv")
-        else uri
+        name: pack_table(name, Path(uri), encoders=encoders, out=Path(out), columns=columns) if is_table(uri) else uri
         for name, uri in named.items()
     }
     with cluster(debug=debug):
         return evaluate_model(model, tasks=packed, out=out, settings=settings)
-
-
-def parse_tasks(text: str) -> dict[str, str]:
-    """`"a=packed/a,b=b.csv"` as a mapping. Raises ValueError for anything else, and for a name given twice."""
-    tasks: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, uri = part.strip().partition("=")
-        if not (name and equals and uri):
-            raise ValueError(
-                f"tasks: found {part.strip()!r}, expected NAME=URI_OR_CSV, such as freesolv=packed/freesolv"
-            )
-        if name in tasks:
-            raise ValueError(f"tasks: {name} is given twice, each name stands for one data set")
-        tasks[name] = uri
-    return tasks
 
 
 def evaluate_model(
