@@ -31,8 +31,8 @@ from dynfusion.settings import Settings, build, parse_overrides
 from dynfusion.store.dataset import Dataset
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.evaluated_models import EvaluatedModel, open_models, open_pool, parse_models, pool_keys
-from dynfusion.verbs.evaluated_tasks import describe, is_table, parse_tasks, read_structured, shares_known
-from dynfusion.verbs.labelled_table import pack_table
+from dynfusion.verbs.evaluated_tasks import describe, read_structured, shares_known
+from dynfusion.verbs.labelled_table import TableColumns, is_table, pack_table, parse_tasks
 
 
 class _Overrides(Settings):
@@ -60,15 +60,14 @@ def evaluate(
     tasks: str,
     out: str | Path,
     ablations: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    smiles_column: str = "smiles",
+    columns: TableColumns | None = None,
     workers: int | None = None,
     overrides: Iterable[str] = (),
     debug: bool = False,
 ) -> Path:
     """`evaluate_models` from a command line.
 
-    Models and ablations are [NAME=]FOLDER, `tasks` is [NAME=]URI_OR_TABLE[,...], `labels` the tables' label columns,
+    Models and ablations are [NAME=]FOLDER, `tasks` is as `parse_tasks` takes it, `columns` those of its tables,
     `workers` how many of Ray's CPUs are used (all by default), overrides `evaluation.` settings.
 
     Raises ValueError for what cannot be read as that, wrong settings, and as `evaluate_models` does.
@@ -78,7 +77,7 @@ def evaluate(
     opened = open_models(folders, removed)
     encoders = opened[0].model.modalities
     packed = {
-        name: pack_table(name, Path(uri), encoders=encoders, out=Path(out), labels=labels, smiles_column=smiles_column)
+        name: pack_table(name, Path(uri), encoders=encoders, out=Path(out), columns=columns or TableColumns())
         if is_table(uri)
         else uri
         for name, uri in named.items()

@@ -43,6 +43,6 @@ class EvaluationSettings(Settings):
     statistics: StatisticsSettings = StatisticsSettings()
     extent: Literal["quick", "standard", "full"] = Field(
         "standard",
-        description="quick: a linear probe on the given split, all subsets; standard: folds for it, and the other probes "
+        description="quick: a linear probe on the given split, all subsets; standard: folds for it, and other probes "
         "and ways of hiding on the given split; full: everything on every fold",
     )
