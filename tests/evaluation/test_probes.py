@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
+from dynfusion.evaluation.probes.logistic import ProbeSettings, fit_logistic, prior
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-
-from dynfusion.evaluation.probes.logistic import ProbeSettings, fit_logistic, prior
 
 
 def wide(rows=50, dim=120, seed=0):

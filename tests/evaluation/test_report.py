@@ -8,12 +8,13 @@ import subprocess
 import pytest
 from rich.console import Console
 
+from dynfusion.evaluation.insight.molecules import InsightSettings
 from dynfusion.evaluation.insight.reconstruction import reconstruction_records
 from dynfusion.evaluation.protocol.plan import plan, run_group
 from dynfusion.evaluation.report.assembly import Provenance, build_report
 from dynfusion.evaluation.report.page import read_report, terminal_table, write_report
 from dynfusion.verbs.report import report as rebuild
-from tests.evaluation.synthetic import LatentModel, history, inputs, task
+from tests.evaluation.synthetic import LatentModel, history, inputs, rivals, task
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -35,7 +36,10 @@ def content():
         run_group(group, evaluation.of(group), evaluation.settings) for group in plan(evaluation, models=["latent"])
     ]
     how = evaluation.settings.statistics
-    records = [r for one in tasks for r in reconstruction_records(model, one, evaluation.imputers, settings=how)]
+    fitted, looked_at = rivals(model), InsightSettings(candidates=400)
+    records = [
+        r for one in tasks for r in reconstruction_records(model, one, fitted, settings=looked_at, statistics=how)
+    ]
     training = {
         "settings": {"train": {"epochs": 12}, "loss": {"preset": "robust"}},
         "data": {"uri": "/somewhere/pool", "fingerprint": "abc"},
