@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Num, UInt8
 
 from dynfusion.evaluation.scores.drawn import accumulate_rows, drawn_by_group, ratio
 
-_CACHED_VALUES = 2**18
-_LEAST_AT_ONCE = 256
+_CACHED_VALUES = 2**15
+_LEAST_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
