@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dynfusion.evaluation.probes.logistic import ProbeSettings
+from dynfusion.evaluation.probes.probe import ProbeSettings
 from dynfusion.evaluation.protocol.plan import EvaluationInputs, EvaluationSettings
 from dynfusion.evaluation.representations.features import encode_task, standardised
 from dynfusion.evaluation.representations.imputers import (

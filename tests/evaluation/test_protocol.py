@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from dynfusion.evaluation.hiding.patterns import subsets
-from dynfusion.evaluation.probes.logistic import prior
+from dynfusion.evaluation.probes.prior import prior
+from dynfusion.evaluation.probes.probe import ProbeTask
 from dynfusion.evaluation.protocol.cells import read_result, write_result
 from dynfusion.evaluation.protocol.plan import cell_records, plan, require_classes, run_group
 from dynfusion.evaluation.representations.features import features, matched, standardised
@@ -47,7 +48,7 @@ def test_a_single_modality_is_scored_only_where_it_is_visible(evaluation):
 
 def test_a_molecule_that_shows_nothing_gets_the_training_prior_whatever_the_representation(evaluation):
     data = evaluation.tasks["alpha"]
-    expected = prior(data.labels[data.rows("train")], classes=0)[0]
+    expected = prior(data.labels[data.rows("train")], ProbeTask("binary"))[0]
     blind = ~data.present[data.rows("test")][:, MODALITIES.index("selfies")]
     assert blind.any()
     for representation in ("selfies", "concat-mean", "concat-ridge", "fused"):

@@ -25,7 +25,8 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from dynfusion.evaluation.hiding.patterns import Pattern
-from dynfusion.evaluation.probes.logistic import LogisticProbe, ProbeSettings, fit_logistic, prior
+from dynfusion.evaluation.probes.prior import prior
+from dynfusion.evaluation.probes.probe import PROBES, Head, ProbeSettings, ProbeTask
 from dynfusion.evaluation.representations.features import (
     CONCAT_RIDGE,
     FUSED,
@@ -139,7 +140,7 @@ def plan(inputs: EvaluationInputs, *, models: Sequence[str]) -> list[CellGroup]:
                 if model is not None:
                     parts.append(inputs.encoded[task.name, model].fingerprint())
                 groups += [
-                    CellGroup(task.name, representation, model, "logistic", seed, _key(representation, seed, parts))
+                    CellGroup(task.name, representation, model, "linear", seed, _key(representation, seed, parts))
                     for seed in settings.seeds
                 ]
     return groups
@@ -161,10 +162,10 @@ def run_group(group: CellGroup, inputs: GroupInputs, settings: EvaluationSetting
     """Fits the group's head and scores the test rows under every pattern; same bytes on any number of cores."""
     with threadpool_limits(limits=1):
         task = inputs.task
-        head = _fit(group, inputs, settings)
+        head, inverse_penalty = _fit(group, inputs, settings)
         test, train = task.rows("test"), task.rows("train")
         patterns = tuple(patterns_of(group.representation, task.modalities))
-        fallback = prior(task.labels[train], classes=num_classes(task))
+        fallback = prior(task.labels[train], probe_task(task))
         counts = resample_counts(task.name, len(test), settings=settings.statistics)
         scores, unscored = [], []
         for pattern in patterns:
@@ -176,15 +177,15 @@ def run_group(group: CellGroup, inputs: GroupInputs, settings: EvaluationSetting
         metrics = metrics_of(task.kind)
         found = [metrics_resamples(metrics, score, task.labels[test], counts) for score in scores]
         resampled = {metric: np.stack([one[metric] for one in found]) for metric in metrics}
-        return GroupResult(group, patterns, np.stack(scores), resampled, tuple(unscored), head.inverse_penalty)
+        return GroupResult(group, patterns, np.stack(scores), resampled, tuple(unscored), inverse_penalty)
 
 
-def num_classes(task: TaskData) -> int:
-    """Classes of a multiclass label, 0 for binary labels."""
-    return int(np.nanmax(task.labels)) + 1 if task.kind == "multiclass" else 0
+def probe_task(task: TaskData) -> ProbeTask:
+    """What the probe is told about the labels."""
+    return ProbeTask(task.kind, int(np.nanmax(task.labels)) + 1 if task.kind == "multiclass" else 0)
 
 
-def _fit(group: CellGroup, inputs: GroupInputs, settings: EvaluationSettings) -> LogisticProbe:
+def _fit(group: CellGroup, inputs: GroupInputs, settings: EvaluationSettings) -> tuple[Head, float]:
     task = inputs.task
     usable_rows = []
     for part in ("train", "valid"):
@@ -198,7 +199,10 @@ def _fit(group: CellGroup, inputs: GroupInputs, settings: EvaluationSettings) ->
             f"task {task.name}: {len(train[1])} labelled training rows have something of {group.representation} "
             f"present, allowed are {settings.probe.folds} or more"
         )
-    return fit_logistic(train, valid, classes=num_classes(task), seed=group.seed, settings=settings.probe)
+    probe, target = PROBES[group.probe], probe_task(task)
+    chosen = probe.choose(train, valid, target=target, seed=group.seed, settings=settings.probe)
+    head = probe.fit(train, target=target, chosen=chosen, seed=group.seed, settings=settings.probe)
+    return head, chosen["inverse_penalty"]
 
 
 def _features(group: CellGroup, inputs: GroupInputs, rows: np.ndarray, pattern: Pattern | None) -> Features:
