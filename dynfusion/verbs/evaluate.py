@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray
@@ -109,7 +110,7 @@ def evaluate_models(
         records = tuple(ModelRecord(one.name, one.model.dim, one.ablation, one.training) for one in models)
         provenance = Provenance(records, versions())
         write_report(common.out, build_report(outcomes, common.fillers, settings, provenance=provenance))
-        cells_table(outcomes, settings, common.out)
+        pq.write_table(cells_table(outcomes, settings.statistics), common.out / "cells.parquet")
     written = read_report(common.out)
     console.print(terminal_table(written))
     for sentence in summary(written):

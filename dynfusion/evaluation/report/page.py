@@ -15,7 +15,7 @@ from rich.table import Table
 
 from dynfusion.evaluation.protocol.cells import write_atomically
 from dynfusion.evaluation.report import plots
-from dynfusion.evaluation.report.tables import ALL_PRESENT
+from dynfusion.evaluation.report.curves import ALL_PRESENT
 from dynfusion.evaluation.report.wording import GLOSSARY, METRIC_NAMES, any_absent_column, find_comparison, summary
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dynfusion.evaluation.report.tables import ALL_PRESENT
+from dynfusion.evaluation.report.curves import ALL_PRESENT
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE, FUSED
 
 NAMES = {
