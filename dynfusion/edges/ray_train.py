@@ -7,6 +7,8 @@
 The run's folder is the resume key: the same command continues from its last whole checkpoint, or says it is finished.
 """
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +135,11 @@ def make_trainer(settings: RunSettings, validator: Validator, checks: Checks) ->
 
 
 def _fit(trainer: TorchTrainer, board: Any) -> None:
-    """`trainer.fit()`; what ended the run for good stays on the board, a ValueError comes out as it went in."""
+    """`trainer.fit()`; what ended the run for good stays on the board, a ValueError comes out as it went in.
+
+    Ray's own handler of Ctrl-C speaks to a controller that is gone afterwards, so it goes with it.
+    """
+    before = signal.getsignal(signal.SIGINT)
     try:
         try:
             trainer.fit()
@@ -151,6 +157,9 @@ def _fit(trainer: TorchTrainer, board: Any) -> None:
         raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
         raise RuntimeError(f"training failed: {_last_line(error)} (--debug shows more)") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _finish(

@@ -208,7 +208,7 @@ def load_network(folder: Path) -> FusionNetwork:
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"model {folder / WEIGHTS}: not readable as safetensors, {error}") from None
+        raise ValueError(f"model {folder / WEIGHTS}: not readable as safetensors, {error}") from error
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -221,8 +221,8 @@ def load_network(folder: Path) -> FusionNetwork:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"model folder {path.parent}: no {CONFIG} in it") from None
+    except FileNotFoundError as error:
+        raise ValueError(f"model folder {path.parent}: no {CONFIG} in it") from error
     except ValueError as error:
         raise ValueError(f"model {path}: not readable as JSON, {error}") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:

@@ -68,10 +68,10 @@ def claim(storage: Storage, settings: dict[str, Any], mine: Identity) -> None:
 
 
 def finished(storage: Storage, epochs: int) -> bool:
-    """Whether the run has left the model of so many epochs."""
+    """Whether the run has left the model of so many epochs, whole."""
     try:
         training = json.loads(storage.read(f"{MODEL}/{TRAINING}"))
-    except FileNotFoundError:
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return False
     return training["settings"]["train"]["epochs"] >= epochs
 
