@@ -9,10 +9,11 @@ Source: randomised SVD, Halko, Martinsson and Tropp 2011 (arXiv:0909.4061), algo
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from dynfusion.fusion.model import FusionNetwork
 
@@ -39,10 +40,11 @@ def start_at_principal_directions(
             continue
         tower.projection.weight.copy_(2 * number * part.T)
         decoder.linear.weight.copy_(part)
-        for last in (tower.gate[2], decoder.hidden[2]):
+        tower.projection.bias.zero_()
+        decoder.linear.bias.zero_()
+        for last in (cast(nn.Linear, tower.gate[2]), cast(nn.Linear, decoder.hidden[2])):
             last.weight.mul_(SMALL)
-        for bias in (tower.projection.bias, tower.gate[2].bias, decoder.linear.bias, decoder.hidden[2].bias):
-            bias.zero_()
+            last.bias.zero_()
 
 
 def principal_directions(values: Float[Tensor, "rows width"], dim: int, *, seed: int) -> Float[Tensor, "width dim"]:
