@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dynfusion.fusion.model import FusionNetwork, ModelSettings, fuse
+from dynfusion.fusion.model import FusionNetwork, ModelSettings
 from dynfusion.settings import build
 
 FORMAT = "dynfusion-model-1"
@@ -60,7 +60,10 @@ class FusionModel:
     def attention(
         self, embeddings: Embeddings, present: Presence | None = None
     ) -> Float[np.ndarray, "rows modalities"]:
-        """How much each modality contributed: weights that sum to 1 over a row, 0 where absent, float32."""
+        """How much each present modality contributed: weights that sum to 1 over a row, 0 where absent, float32.
+
+        Of the first round, where `model.completion` makes two.
+        """
         return np.concatenate([attention.numpy() for _, attention in self._run(embeddings, present)])
 
     def reconstruct(
@@ -106,12 +109,7 @@ class FusionModel:
 
     @torch.inference_mode()
     def _encode_rows(self, values: list[Tensor], visible: Bool[Tensor, "rows modalities"]) -> tuple[Tensor, Tensor]:
-        projections = [
-            tower(tower.standardise(value, column), column.to(tower.mean.dtype)[None])[1]
-            for tower, value, column in zip(self.network.towers, values, visible.unbind(dim=1), strict=True)
-        ]
-        attention = self.network.attend(projections, visible)
-        return fuse(projections, attention, visible), attention
+        return self.network.encode(values, visible)
 
     def _gather(
         self, embeddings: Embeddings, present: Presence
@@ -176,7 +174,8 @@ def save_weights(network: FusionNetwork, weights: Mapping[str, Tensor], folder: 
 def load_network(folder: Path) -> FusionNetwork:
     """The network in a model folder. Raises ValueError as `FusionModel.load` does."""
     config = _read_config(folder / CONFIG)
-    network = FusionNetwork(config["modalities"], build(ModelSettings, config["settings"]))
+    settings = {"completion": False, **config["settings"]}  # a folder that does not name it was encoded without
+    network = FusionNetwork(config["modalities"], build(ModelSettings, settings))
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
