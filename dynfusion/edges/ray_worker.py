@@ -37,7 +37,7 @@ from dynfusion.run_settings import RunSettings, identity
 from dynfusion.settings import build
 from dynfusion.store.feed import Feed
 from dynfusion.store.order import Position
-from dynfusion.training.assemble import make_mixture, make_objective, make_plan, start_from
+from dynfusion.training.assemble import begin, make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import (
     LISTS,
     State,
@@ -213,6 +213,7 @@ def _run(validator: Validator, voice: Voice) -> None:
     objective = make_objective(sources.modalities, settings.model, settings.loss, seed=settings.train.seed)
     if settings.train.init is not None:
         start_from(objective.network, load_model(settings.train.init).network, settings.train.init)
+    begin(objective.network, sources, settings.train)
     engine = make_engine(objective, settings)
     storage = open_storage(validator.folder)
     checks = make_checks(settings, sources.datasets[0].manifest, plan)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dynfusion.fusion.gating import Gates
-from dynfusion.fusion.model import FusionNetwork, ModelSettings, fuse
+from dynfusion.fusion.model import FusionNetwork, ModelSettings
 from dynfusion.settings import build
 
 FORMAT = "dynfusion-model-1"
@@ -61,7 +61,10 @@ class FusionModel:
     def attention(
         self, embeddings: Embeddings, present: Presence | None = None
     ) -> Float[np.ndarray, "rows modalities"]:
-        """How much each modality contributed: weights that sum to 1 over a row, 0 where absent, float32."""
+        """How much each present modality contributed: weights that sum to 1 over a row, 0 where absent, float32.
+
+        Of the first round, where `model.completion` makes two.
+        """
         return np.concatenate([attention.numpy() for _, attention in self._run(embeddings, present)])
 
     def reconstruct(
@@ -80,7 +83,7 @@ class FusionModel:
     def projections(
         self, embeddings: Embeddings, present: Presence | None = None
     ) -> dict[str, Float[np.ndarray, "rows dim"]]:
-        """Every modality alone in the shared space, what `encode` weighs and adds; zero where absent, float32."""
+        """Every present modality in the shared space, what `encode` weighs and adds; zero where absent, float32."""
         return self._per_modality(embeddings, present, lambda gates, projection: projection)
 
     def gates(self, embeddings: Embeddings, present: Presence | None = None) -> dict[str, Float[np.ndarray, "rows _"]]:
@@ -112,9 +115,7 @@ class FusionModel:
     def _run(self, embeddings: Embeddings, present: Presence | None) -> Iterator[tuple[Tensor, Tensor]]:
         for values, visible in self._batches(embeddings, present):
             with torch.inference_mode():
-                projections = [projection for _, projection in self._towers(values, visible)]
-                attention = self.network.attend(projections, visible)
-                yield fuse(projections, attention, visible), attention
+                yield self.network.encode(values, visible)
 
     def _per_modality(
         self, embeddings: Embeddings, present: Presence | None, pick: Callable[[Gates, Tensor], Tensor]
@@ -204,7 +205,8 @@ def save_weights(network: FusionNetwork, weights: Mapping[str, Tensor], folder: 
 def load_network(folder: Path) -> FusionNetwork:
     """The network in a model folder. Raises ValueError as `FusionModel.load` does."""
     config = _read_config(folder / CONFIG)
-    network = FusionNetwork(config["modalities"], build(ModelSettings, config["settings"]))
+    settings = {"completion": False, **config["settings"]}  # a folder that does not name it was encoded without
+    network = FusionNetwork(config["modalities"], build(ModelSettings, settings))
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
