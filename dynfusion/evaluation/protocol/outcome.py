@@ -1,7 +1,10 @@
-"""What is left of one task when its groups are finished: numbers, and no arrays of the molecules."""
+"""What is left of one task when its groups are finished: numbers, and no embeddings of the molecules."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
 
 from dynfusion.evaluation.protocol.groups import GroupResult
 from dynfusion.evaluation.tasks.task import Kind
@@ -36,3 +39,6 @@ class TaskOutcome:
     collapse: tuple[Record, ...]
     labels_known: Mapping[str, float]
     """Share of known labels by part of the given split, 0..1."""
+    test_labels: Float[np.ndarray, "molecules labels"] | None = None
+    """Of the given split's test molecules, in the order of their scores; None where nobody asks whether the heads'
+    probabilities are true."""
