@@ -5,6 +5,7 @@ imported when that verb is run. Exit codes: 0 done, 1 ran and failed, 2 wrong us
 by SIGTERM; `submit` adds 3, the job was stopped, and 4, no cluster.
 """
 
+import csv
 import importlib
 import importlib.metadata
 import os
@@ -32,6 +33,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+data_app = typer.Typer(help="Get public data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 JOBS = ("train", "evaluate", "pack", "embed")
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
@@ -227,34 +230,48 @@ def evaluate(
     tasks: Annotated[
         str,
         typer.Option(
-            "--tasks", metavar="[NAME=]URI[,...]", help="Packed, labelled data sets, or CSV or Parquet with SMILES."
+            "--tasks",
+            metavar="[NAME=]URI[,...]",
+            help="Packed, labelled data sets, or CSV or Parquet files with SMILES, which need no name.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for cells and report.")] = Path("report"),
     ablation: Annotated[
         list[str] | None,
-        typer.Option("--ablation", metavar="[NAME=]FOLDER", help="Model with a part left out, on the given split only."),
+        typer.Option("--ablation", metavar="[NAME=]FOLDER", help="Model with a part left out; given split only."),
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option("--labels", metavar="A,B", help="Label columns of the tables; by default the one of 0 and 1."),
+        typer.Option(
+            "--labels",
+            metavar="A,B",
+            help="Label columns of such files; by default a MoleculeNet set's, else the one of 0 and 1.",
+        ),
     ] = None,
-    smiles_column: Annotated[str, typer.Option("--smiles-column", help="Of the tables.")] = "smiles",
+    smiles_column: Annotated[str, typer.Option("--smiles-column", help="Of such files.")] = "smiles",
+    id_column: Annotated[
+        str | None, typer.Option("--id-column", help="Of such files; by default id, else rows are numbered.")
+    ] = None,
+    split_column: Annotated[
+        str | None, typer.Option("--split-column", help="Of such files: train, valid, test; by default split.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The given split and a linear probe only: minutes.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Everything on every fold: a day.")] = False,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="CPUs to use; by default all that Ray has.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="CPUs to use; all by default.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Measure models under every pattern of missing modalities, beside their rivals, and write the report."""
     extent = [f"evaluation.extent={'full' if full else 'quick'}"] if quick or full else []
+    columns = importlib.import_module("dynfusion.verbs.labelled_table").TableColumns(
+        smiles=smiles_column, id=id_column, split=split_column, labels=tuple(_names(labels))
+    )
     _call(
         "evaluate",
         model,
         tasks=tasks,
         out=out,
         ablations=ablation or [],
-        labels=labels.split(",") if labels else [],
-        smiles_column=smiles_column,
+        columns=columns,
         workers=workers,
         overrides=[*extent, *(overrides or [])],
         debug=DEBUG.get(),
@@ -331,6 +348,19 @@ def config_show(run: Annotated[Path, typer.Argument(help="Run file (TOML).")], o
     _call("config_show", run, overrides or [])
 
 
+@data_app.command("fetch", epilog="Example: dynfusion data fetch moleculenet --out sets --tasks bace,sider")
+def data_fetch(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="moleculenet.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for a CSV file of each set.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder with <set>/train.csv, valid.csv and test.csv, no download.")
+    ] = None,
+    tasks: Annotated[str | None, typer.Option("--tasks", metavar="A,B", help="Sets; by default all.")] = None,
+) -> None:
+    """Get published labelled sets, checked, as CSV files for `evaluate --tasks`. The same command continues."""
+    _call("fetch", collection, out=out, source=source, tasks=_names(tasks))
+
+
 @contextmanager
 def _sigterm_interrupts() -> Iterator[threading.Event]:
     """Inside the block SIGTERM (`ray job stop`, Kubernetes, Slurm) ends a command as Ctrl-C does; yields what it sets.
@@ -397,6 +427,11 @@ def _parse(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     return group.commands[verb].make_context(f"dynfusion {verb}", [*arguments]).params
+
+
+def _names(text: str | None) -> list[str]:
+    """`a,b` as names; one that holds a comma stands in double quotes."""
+    return next(csv.reader([text], skipinitialspace=True)) if text else []
 
 
 def _call(verb: str, *positional: Any, **named: Any) -> Any:

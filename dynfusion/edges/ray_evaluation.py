@@ -1,6 +1,6 @@
 """Evaluation on Ray: independent jobs as tasks, large inputs put once, every result written the moment it is done.
 
-    driver: put(task, resamples, embeddings) once --> ray tasks choose(...), then run_group(...) --> driver writes cells/
+    driver: put(task, resamples, embeddings) once --> ray tasks choose, then run_group --> driver writes cells/
 
 A killed evaluation continues: what lies in a file with the same key is read, not run. Numbers do not depend on the
 number of workers, because every task computes on one BLAS thread and the driver orders results by the plan.

@@ -42,7 +42,7 @@ def insight_on_ray(
     settings: EvaluationSettings,
     workers: int | None = None,
 ) -> Insight:
-    """The records of a task in original units, computed side by side on `workers` CPUs, or all. The caller has initialised Ray."""
+    """The records of a task in original units, side by side on `workers` CPUs or all. Needs a running Ray."""
     found: dict[int, list[Record]] = {}
     parts = ("reconstruction", "alignment", "cross-modal", "collapse", "influence")
     jobs = [(part, model, task, rivals if part == "reconstruction" else None, settings) for part in parts]

@@ -20,8 +20,10 @@ from dynfusion.evaluation.hiding.masks import visible_mask
 from dynfusion.evaluation.hiding.patterns import subsets
 from dynfusion.evaluation.insight.reconstruction import skill_over_mean
 from dynfusion.evaluation.insight.retrieval import ranks
-from dynfusion.evaluation.probes.logistic import ProbeSettings, fit_logistic, prior
-from dynfusion.evaluation.protocol.plan import num_classes, require_classes
+from dynfusion.evaluation.probes.linear import LinearProbe
+from dynfusion.evaluation.probes.prior import prior
+from dynfusion.evaluation.probes.settings import ProbeSettings
+from dynfusion.evaluation.protocol.reader import probe_task
 from dynfusion.evaluation.representations.fused import Model, embed_rows, matched, visible_inputs
 from dynfusion.evaluation.scores.resampling import metric_resamples, once
 from dynfusion.evaluation.tasks.task import TaskData
@@ -36,8 +38,9 @@ METRICS = {
     "retrieval": "share of molecules whose z from a subset is nearest to their own z from everything, over subsets",
     "probe": "ROC-AUC on valid rows of a head fitted on train rows, all present and each modality absent, over tasks",
 }
-HEAD = ProbeSettings(inverse_penalties=(1e-2,))
+HEAD = {"inverse_penalty": 1e-2}
 """One penalty for every checkpoint, so that two of them differ by their embeddings alone."""
+LEAST_TRAINING_ROWS = 5
 
 
 class ValidationSettings(Settings):
@@ -95,6 +98,13 @@ def checkpoints_between_checks(settings: ValidationSettings, manifest: Manifest)
     return (settings.every_checkpoints or 1) if held_out or settings.tasks else 0
 
 
+def require_classes(task: TaskData) -> TaskData:
+    """The task itself. Raises ValueError when its labels are neither binary nor classes."""
+    if task.kind == "regression":
+        raise ValueError(f"task {task.name}: its labels are real numbers, allowed are 0 and 1 or classes")
+    return task
+
+
 def check_task(task: TaskData, manifest: Manifest) -> None:
     """Whether a labelled set can be validated on beside this training data.
 
@@ -107,7 +117,7 @@ def check_task(task: TaskData, manifest: Manifest) -> None:
         raise ValueError(
             f"validation.tasks.{task.name}: its modalities are {dims}, allowed are the training data's: {pool}"
         )
-    for part, least in (("train", HEAD.folds), ("valid", 1)):
+    for part, least in (("train", LEAST_TRAINING_ROWS), ("valid", 1)):
         labelled = task.present.any(axis=1) & ~np.isnan(task.labels).all(axis=1) & (task.split == part)
         if labelled.sum() < least:
             raise ValueError(
@@ -195,12 +205,12 @@ def _probe(model: Model, task: TaskData) -> float:
     """Mean ROC-AUC over the patterns, 0..1; NaN where the valid rows have one class only."""
     task = matched(task, model)
     train, valid = task.rows("train"), task.rows("valid")
-    classes = num_classes(task)
+    target = probe_task(task)
     fit = train[task.present[train].any(axis=1) & ~np.isnan(task.labels[train]).all(axis=1)]
     embedding = embed_rows(model.encode, task, fit, visible=task.present[fit])
-    nothing = (embedding[:0], task.labels[:0])
-    head = fit_logistic((embedding, task.labels[fit]), nothing, classes=classes, seed=0, settings=HEAD)
-    fallback = prior(task.labels[train], classes=classes)
+    labelled = (embedding, task.labels[fit])
+    head = LinearProbe().fit(labelled, target=target, chosen=HEAD, seed=0, settings=ProbeSettings())
+    fallback = prior(task.labels[train], target)
     areas = []
     for shown in subsets(task.modalities):
         if len(shown) < len(task.modalities) - 1:

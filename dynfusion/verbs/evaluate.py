@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray
@@ -15,13 +16,13 @@ from dynfusion.evaluation.protocol.jobs import TaskInputs, task_inputs
 from dynfusion.evaluation.protocol.outcome import TaskOutcome
 from dynfusion.evaluation.protocol.plan import Part, parts
 from dynfusion.evaluation.protocol.settings import EvaluationSettings
-from dynfusion.evaluation.report.assembly import Provenance, build_report
+from dynfusion.evaluation.report.assembly import ModelRecord, Provenance, build_report
 from dynfusion.evaluation.report.cells_table import cells_table
 from dynfusion.evaluation.report.page import read_report, terminal_table, write_report
 from dynfusion.evaluation.report.versions import versions
 from dynfusion.evaluation.report.wording import summary
 from dynfusion.evaluation.representations.features import FINGERPRINT, FUSED, PROJECTION_MEAN, Contestant
-from dynfusion.evaluation.representations.fused import embed_task, mean_projection, matched
+from dynfusion.evaluation.representations.fused import embed_task, matched, mean_projection
 from dynfusion.evaluation.representations.pool import read_pool
 from dynfusion.evaluation.representations.table import rivals
 from dynfusion.evaluation.representations.units import standardised
@@ -31,8 +32,8 @@ from dynfusion.settings import Settings, build, parse_overrides
 from dynfusion.store.dataset import Dataset
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.evaluated_models import EvaluatedModel, open_models, open_pool, parse_models, pool_keys
-from dynfusion.verbs.evaluated_tasks import describe, is_table, parse_tasks, read_structured, shares_known
-from dynfusion.verbs.labelled_table import pack_table
+from dynfusion.verbs.evaluated_tasks import describe, read_structured, shares_known
+from dynfusion.verbs.labelled_table import TableColumns, is_table, pack_table, parse_tasks
 
 
 class _Overrides(Settings):
@@ -60,15 +61,14 @@ def evaluate(
     tasks: str,
     out: str | Path,
     ablations: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    smiles_column: str = "smiles",
+    columns: TableColumns | None = None,
     workers: int | None = None,
     overrides: Iterable[str] = (),
     debug: bool = False,
 ) -> Path:
     """`evaluate_models` from a command line.
 
-    Models and ablations are [NAME=]FOLDER, `tasks` is [NAME=]URI_OR_TABLE[,...], `labels` are the tables' label columns,
+    Models and ablations are [NAME=]FOLDER, `tasks` is as `parse_tasks` takes it, `columns` those of its tables,
     `workers` how many of Ray's CPUs are used (all by default), overrides `evaluation.` settings.
 
     Raises ValueError for what cannot be read as that, wrong settings, and as `evaluate_models` does.
@@ -78,7 +78,7 @@ def evaluate(
     opened = open_models(folders, removed)
     encoders = opened[0].model.modalities
     packed = {
-        name: pack_table(name, Path(uri), encoders=encoders, out=Path(out), labels=labels, smiles_column=smiles_column)
+        name: pack_table(name, Path(uri), encoders=encoders, out=Path(out), columns=columns or TableColumns())
         if is_table(uri)
         else uri
         for name, uri in named.items()
@@ -107,9 +107,10 @@ def evaluate_models(
     common = prepare(models, open_pool(models[0], settings.pool), settings, Path(out), workers)
     outcomes = [evaluate_task(name, uri, common) for name, uri in tasks.items()]
     with progress("write the report"):
-        provenance = Provenance(tuple((one.name, one.model.dim, one.ablation, one.training) for one in models), versions())
+        records = tuple(ModelRecord(one.name, one.model.dim, one.ablation, one.training) for one in models)
+        provenance = Provenance(records, versions())
         write_report(common.out, build_report(outcomes, common.fillers, settings, provenance=provenance))
-        cells_table(outcomes, settings, common.out)
+        pq.write_table(cells_table(outcomes, settings.statistics), common.out / "cells.parquet")
     written = read_report(common.out)
     console.print(terminal_table(written))
     for sentence in summary(written):
@@ -142,7 +143,9 @@ def evaluate_task(name: str, uri: str | Path, common: Common) -> TaskOutcome:
     with progress(f"{name}: fit and score probes") as advance:
         results = evaluate_on_ray(plan, inputs, common.out, settings=settings, workers=common.workers, progress=advance)
     with progress(f"{name}: reconstruction, alignment, collapse"):
-        insight = insight_on_ray(common.models[0].model, task, common.fillers, settings=settings, workers=common.workers)
+        insight = insight_on_ray(
+            common.models[0].model, task, common.fillers, settings=settings, workers=common.workers
+        )
     return _outcome(task, inputs, results, insight, common)
 
 

@@ -25,36 +25,12 @@ def read_structured(name: str, uri: str | Path) -> TaskData:
 
 
 def _structure(smiles: np.ndarray) -> Structure:
-    chunks = [(smiles[start : start + MOLECULES_AT_ONCE].tolist(),) for start in range(0, len(smiles), MOLECULES_AT_ONCE)]
+    chunks = [
+        (smiles[start : start + MOLECULES_AT_ONCE].tolist(),) for start in range(0, len(smiles), MOLECULES_AT_ONCE)
+    ]
     found: dict[int, StructureArrays] = {}
     map_on_ray(structure_arrays, chunks, finished=found.__setitem__)
     return Structure(*(np.concatenate(parts) for parts in zip(*(found[n] for n in range(len(chunks))), strict=True)))
-
-
-def parse_tasks(text: str) -> dict[str, str]:
-    """`"a=packed/a,b.csv"` as addresses by name; a table without a name is called after its file.
-
-    Raises ValueError for anything else, and for a name given twice.
-    """
-    tasks: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, uri = part.strip().partition("=")
-        if not equals and is_table(part):
-            name, uri = Path(part.strip()).stem, part.strip()
-        if not (name and uri):
-            raise ValueError(
-                f"tasks: found {part.strip()!r}, expected NAME=URI_OR_TABLE, such as freesolv=packed/freesolv, or a CSV "
-                "or Parquet file"
-            )
-        if name in tasks:
-            raise ValueError(f"tasks: {name} is given twice, each name stands for one data set")
-        tasks[name] = uri
-    return tasks
-
-
-def is_table(uri: str) -> bool:
-    """Whether a task is a table of SMILES rather than a packed data set."""
-    return uri.strip().lower().endswith((".csv", ".parquet"))
 
 
 def shares_known(task: TaskData, part: str) -> float:

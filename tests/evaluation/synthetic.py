@@ -6,9 +6,15 @@ import numpy as np
 import torch
 
 from dynfusion.evaluation.insight.reconstruction import Rivals
-from dynfusion.evaluation.probes.logistic import ProbeSettings
-from dynfusion.evaluation.protocol.plan import EvaluationInputs, EvaluationSettings
-from dynfusion.evaluation.representations.features import encode_task, standardised
+from dynfusion.evaluation.probes.settings import ProbeSettings
+from dynfusion.evaluation.protocol.groups import GroupResult
+from dynfusion.evaluation.protocol.jobs import Keys, TaskInputs, choice_jobs, group_jobs, task_inputs
+from dynfusion.evaluation.protocol.plan import Part, parts
+from dynfusion.evaluation.protocol.reader import choose
+from dynfusion.evaluation.protocol.run import run_group
+from dynfusion.evaluation.protocol.settings import EvaluationSettings, HidingSettings
+from dynfusion.evaluation.representations.features import FUSED, Contestant
+from dynfusion.evaluation.representations.fused import embed_task
 from dynfusion.evaluation.representations.imputers import (
     Imputers,
     ImputerSettings,
@@ -20,6 +26,9 @@ from dynfusion.evaluation.representations.imputers import (
     standardise_present,
 )
 from dynfusion.evaluation.representations.knn_imputer import choose_neighbours, collect_neighbours
+from dynfusion.evaluation.representations.table import rivals as contestants
+from dynfusion.evaluation.representations.units import standardised
+from dynfusion.evaluation.tasks.splits import SplitSettings
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.fusion.model import FusionNetwork, ModelSettings
 
@@ -120,7 +129,10 @@ class LatentModel:
 
 def settings(**changes: object) -> EvaluationSettings:
     """Small enough for tests."""
-    return EvaluationSettings(probe=ProbeSettings(inverse_penalties=(1e-2, 1e-1), folds=3), **changes)
+    probe = ProbeSettings(inverse_penalties=(1e-2, 1e-1), neighbours=(3, 9), rounds=(10,), folds=3)
+    hiding = HidingSettings(rates=(0.25, 0.5), draws=2, training_rates=(0.5,))
+    split = SplitSettings(kind="given")
+    return EvaluationSettings(**{"extent": "quick", "probe": probe, "hiding": hiding, "split": split, **changes})
 
 
 def network(seed: int) -> FusionNetwork:
@@ -144,14 +156,31 @@ def rivals(model: LatentModel) -> Rivals:
     return Rivals(imputers(model), collect_neighbours(pool, choose_neighbours(pool, settings=how), settings=how))
 
 
-def inputs(model: LatentModel, *tasks: TaskData, **changes: object) -> EvaluationInputs:
-    """Everything an evaluation of these tasks reads."""
-    return EvaluationInputs(
-        tasks={one.name: standardised(one, model.statistics()) for one in tasks},
-        imputers=imputers(model),
-        encoded={(one.name, "latent"): encode_task(model, one) for one in tasks},
-        settings=settings(**changes),
-    )
+def inputs(model: LatentModel, one: TaskData, **changes: object) -> TaskInputs:
+    """Everything an evaluation of this task reads beside its plan."""
+    return task_inputs(standardised(one, model.statistics()), settings(**changes))
+
+
+def plan(model: LatentModel, one: TaskData, **changes: object) -> list[Part]:
+    """Everything that is fitted on this task."""
+    how = settings(**changes)
+    fused = Contestant(FUSED, (embed_task(FUSED, model.encode, one, corrupted=True),), "latent")
+    others = contestants(imputers(model), model.pool(), dim=FACTORS, structures=one.structure is not None)
+    return parts(one.modalities, others, [fused], [], settings=how)
+
+
+def run(plan: list[Part], inputs: TaskInputs, **changes: object) -> list[GroupResult]:
+    """Every group of a plan, one after another."""
+    how = settings(**changes)
+    keys = Keys(inputs, how)
+    chosen = {
+        job.choice.key: choose(job.member, job.fold.of(inputs.task), probe=job.choice.probe, seed=0, settings=how.probe)
+        for job in choice_jobs(inputs, plan, keys)
+    }
+    return [
+        run_group(job.group, inputs.task, job.fold, job.contestant, job.chosen, inputs.counts, how)
+        for job in group_jobs(inputs, plan, chosen, keys)
+    ]
 
 
 def history() -> list[dict[str, object]]:

@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, r2_score, roc_auc_score, root_mean_squared_error
 
+from dynfusion.evaluation.scores.drawn import drawn_by_group
 from dynfusion.evaluation.scores.metrics import METRICS, PRIMARY, metrics_of
-from dynfusion.evaluation.scores.ranking import areas, drawn_by_group
+from dynfusion.evaluation.scores.ranking import areas
 from dynfusion.evaluation.scores.resampling import (
     StatisticsSettings,
     chance_resamples,

@@ -17,7 +17,7 @@ def result(task, representation, values, *, spread=0.01, seed=0, shared=None):
     noise[0] = 0
     found = np.stack([values[3 - len(pattern.visible)] + noise for pattern in patterns])
     model = "m" if representation == "fused" else None
-    group = CellGroup(task, representation, model, "logistic", 0, "key")
+    group = CellGroup(task, representation, model, "linear", 0, "key")
     return GroupResult(group, patterns, np.zeros((7, 5, 1)), {"roc_auc": found, "pr_auc": found}, (0,) * 7, 0.1)
 
 

@@ -51,7 +51,7 @@ def hide(
 ) -> Bool[np.ndarray, "rows modalities"]:
     """Independent hiding with the given chances (below 1), exactly conditional on one present cell staying visible.
 
-    While nothing of a row is kept yet, the chance to hide is taken given that a later one is kept: r (1 - L) / (1 - r L)
+    While nothing of a row is kept yet, the chance to hide is taken given that something will be: r (1 - L) / (1 - r L)
     with L the product of the chances of the later present cells.
     """
     chances = np.where(present, rates, 1.0)
@@ -85,7 +85,9 @@ def molecule_sizes(task: TaskData) -> Int[np.ndarray, " rows"]:
 
 def _draws(pattern: Pattern, ids: np.ndarray, modalities: int) -> np.ndarray:
     """Uniform numbers [rows, modalities] from the ids."""
-    numbers = [int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True) for name in ids]
+    numbers = [
+        int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True) for name in ids
+    ]
     words = torch.tensor(numbers, dtype=torch.int64)
     seed = zlib.crc32(repr((pattern.protocol, pattern.rate, pattern.target)).encode())
     return np.stack([uniform(seed, pattern.draw or 0, words, stream).numpy() for stream in range(modalities)], axis=1)

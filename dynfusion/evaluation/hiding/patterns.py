@@ -52,11 +52,7 @@ def all_subsets(modalities: tuple[str, ...]) -> list[Pattern]:
 
 def random_rates(modalities: tuple[str, ...], rates: tuple[float, ...], draws: int) -> list[Pattern]:
     """`draws` patterns for every rate; rate 0 hides nothing and has one."""
-    return [
-        Pattern("random", modalities, rate, draw)
-        for rate in rates
-        for draw in range(draws if rate else 1)
-    ]
+    return [Pattern("random", modalities, rate, draw) for rate in rates for draw in range(draws if rate else 1)]
 
 
 def imbalanced(modalities: tuple[str, ...], draws: int) -> list[Pattern]:

@@ -123,13 +123,13 @@ def group_jobs(
         how = tuple(
             chosen[choice_of(inputs, first, member, part.probe, keys).key] for member in part.contestant.members
         )
-        jobs += [GroupJob(_group(part, fold, how, inputs, keys), fold, part.contestant, how) for fold in inputs.of(part)]
+        jobs += [
+            GroupJob(_group(part, fold, how, inputs, keys), fold, part.contestant, how) for fold in inputs.of(part)
+        ]
     return jobs
 
 
-def _group(
-    part: Part, fold: Fold, chosen: tuple[dict[str, float], ...], inputs: TaskInputs, keys: Keys
-) -> CellGroup:
+def _group(part: Part, fold: Fold, chosen: tuple[dict[str, float], ...], inputs: TaskInputs, keys: Keys) -> CellGroup:
     one = part.contestant
     followed = (fold.fingerprint(), one.name, keys.of(one), chosen, part.fit, part.complete_rows, part.patterns)
     return CellGroup(

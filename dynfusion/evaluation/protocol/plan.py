@@ -35,7 +35,7 @@ from dynfusion.evaluation.hiding.patterns import (
     random_rates,
     subsets,
 )
-from dynfusion.evaluation.probes.probe import available_probes
+from dynfusion.evaluation.probes.probe import PROBES
 from dynfusion.evaluation.protocol.groups import Fitting
 from dynfusion.evaluation.protocol.settings import EvaluationSettings, HidingSettings
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE, FINGERPRINT, Contestant
@@ -67,7 +67,7 @@ def parts(
     *,
     settings: EvaluationSettings,
 ) -> list[Part]:
-    """Everything that is fitted on one task, in the order of the report; `models` are the fused ones and their means."""
+    """Everything that is fitted on one task, in the order of the report."""
     everyone = [*rivals, *models]
     narrow = [one for one in everyone if one.model or one.name in (*modalities, *IMPUTED, FINGERPRINT)]
     flexible = [one for one in everyone if one.covers(modalities[:1]) and one.covers(modalities[-1:])]
@@ -81,7 +81,7 @@ def parts(
         found += _transferred("given", True, everyone, modalities)
     found += _transferred("given", True, ablations, modalities)
     wide = settings.extent == "full"
-    for probe in available_probes():
+    for probe in PROBES:
         if probe != LINEAR:
             chosen = everyone if wide else narrow
             found += _transferred("probes", not (wide and folded), chosen, modalities, probe=probe)

@@ -8,12 +8,10 @@ from jaxtyping import Bool, Float
 
 from dynfusion.evaluation.hiding.masks import Shown, show
 from dynfusion.evaluation.hiding.patterns import Pattern
-from dynfusion.evaluation.probes.probe import PROBES, Head, ProbeSettings, ProbeTask
+from dynfusion.evaluation.probes.prior import prior
+from dynfusion.evaluation.probes.probe import PROBES, Head, Labelled, ProbeSettings, ProbeTask
 from dynfusion.evaluation.representations.features import Contestant, Representation
 from dynfusion.evaluation.tasks.task import TaskData
-
-Labelled = tuple[np.ndarray, np.ndarray]
-"""Features [rows, dim] and labels [rows, labels]."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,6 @@ def probe_task(task: TaskData) -> ProbeTask:
     return ProbeTask(task.kind, int(np.nanmax(task.labels)) + 1 if task.kind == "multiclass" else 0)
 
 
-def label_prior(task: TaskData, rows: np.ndarray) -> Float[np.ndarray, " outputs"]:
-    """What is said of a molecule that shows nothing: each class's share, or the mean label, among these rows."""
-    labels = task.labels[rows]
-    if task.kind == "multiclass":
-        known = labels[~np.isnan(labels[:, 0]), 0]
-        return np.bincount(known.astype(int), minlength=probe_task(task).classes) / max(len(known), 1)
-    unknown = 0.5 if task.kind == "binary" else 0.0
-    return np.array([column[~np.isnan(column)].mean() if not np.isnan(column).all() else unknown for column in labels.T])
-
-
 def labelled(member: Representation, task: TaskData, shown: Shown) -> Labelled:
     """Features and labels of the rows that have both something visible and a label."""
     found = member.features(task, shown)
@@ -62,7 +50,9 @@ def labelled(member: Representation, task: TaskData, shown: Shown) -> Labelled:
     return found.values[rows], labels[rows]
 
 
-def choose(member: Representation, task: TaskData, *, probe: str, seed: int, settings: ProbeSettings) -> dict[str, float]:
+def choose(
+    member: Representation, task: TaskData, *, probe: str, seed: int, settings: ProbeSettings
+) -> dict[str, float]:
     """Hyper-parameters of a probe on one representation, from training and validation rows with nothing hidden."""
     train, valid = (
         labelled(member, task, show(Pattern("subset", task.modalities), task, task.rows(part)))
@@ -91,7 +81,7 @@ def fit_reader(
         train = labelled(member, task, shown)
         _require_rows(member, task, train, settings)
         heads.append(PROBES[probe].fit(train, target=probe_task(task), chosen=how, seed=seed, settings=settings))
-    return Reader(contestant.members, tuple(heads), label_prior(task, task.rows("train")))
+    return Reader(contestant.members, tuple(heads), prior(task.labels[task.rows("train")], probe_task(task)))
 
 
 def _require_rows(member: Representation, task: TaskData, train: Labelled, settings: ProbeSettings) -> None:

@@ -15,7 +15,9 @@ from dynfusion.settings import Settings
 class HidingSettings(Settings):
     """The random ways of hiding, on the given split."""
 
-    rates: tuple[float, ...] = Field((0.1, 0.25, 0.5, 0.75), description="chances to hide a modality of a test molecule")
+    rates: tuple[float, ...] = Field(
+        (0.1, 0.25, 0.5, 0.75), description="chances to hide a modality of a test molecule"
+    )
     draws: int = Field(5, ge=1, description="random draws of every rate")
     training_rates: tuple[float, ...] = Field(
         (0.25, 0.5, 0.75), description="chances to hide a modality of a training molecule, beside 0"
@@ -41,6 +43,6 @@ class EvaluationSettings(Settings):
     statistics: StatisticsSettings = StatisticsSettings()
     extent: Literal["quick", "standard", "full"] = Field(
         "standard",
-        description="quick: a linear probe on the given split, all subsets; standard: folds for it, the other probes and "
-        "ways of hiding on the given split; full: everything on every fold",
+        description="quick: a linear probe on the given split, all subsets; standard: folds for it, and other probes "
+        "and ways of hiding on the given split; full: everything on every fold",
     )

@@ -125,9 +125,7 @@ def _task_record(outcome: TaskOutcome) -> Record:
     }
 
 
-def _dims(
-    outcomes: Sequence[TaskOutcome], widths: Mapping[str, int], models: Sequence[ModelRecord]
-) -> dict[str, int]:
+def _dims(outcomes: Sequence[TaskOutcome], widths: Mapping[str, int], models: Sequence[ModelRecord]) -> dict[str, int]:
     """Width of the features of every representation that has some of its own."""
     total, by_model = sum(widths.values()), {model.name: model.dim for model in models}
     named = {result.group.representation: result.group.model for one in outcomes for result in one.results}

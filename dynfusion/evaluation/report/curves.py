@@ -196,7 +196,7 @@ def _cells(
 
 
 def split_of(result: GroupResult, outcome: TaskOutcome) -> str:
-    """"given", "hashed", "scaffold" or "scaffold-cv"."""
+    """ "given", "hashed", "scaffold" or "scaffold-cv"."""
     fold = result.group.fold
     return fold if fold == outcome.given_split else SCAFFOLD_CV if fold.startswith(SCAFFOLD_CV) else "scaffold"
 

@@ -1,8 +1,8 @@
 """Random, imbalanced, size-dependent hiding and corruption; and gaps while training: points with their intervals.
 
-    section hiding     heads on all that is present, `draws` random masks of every pattern
-    section training   heads on training rows with random gaps, one mask of every rate, the first of section hiding, so
-                       that its cells and those of a head without gaps (training rate 0) are paired
+section hiding     heads on all that is present, `draws` random masks of every pattern
+section training   heads on training rows with random gaps, one mask of every rate, the first of section hiding, so
+                   that its cells and those of a head without gaps (training rate 0) are paired
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -83,7 +83,9 @@ class Points:
     def estimate(self, task: str | None, point: Point) -> Estimate | None:
         """None where a task has no such cell."""
         keys = self.keys(task, point)
-        return mean_estimate([self.cells[key] for key in keys], [self.repeats[key[0]] for key in keys]) if keys else None
+        return (
+            mean_estimate([self.cells[key] for key in keys], [self.repeats[key[0]] for key in keys]) if keys else None
+        )
 
 
 Cell = tuple[Point, GroupResult, int]

@@ -9,7 +9,7 @@ from dynfusion.evaluation.representations.imputers import Pool
 
 
 def principal_axes(pool: Pool, dim: int) -> Float[np.ndarray, "inputs outputs"]:
-    """The `dim` leading principal axes of the standardised pool rows, absent ones at the mean; fewer where it has fewer.
+    """The `dim` leading principal axes of the standardised pool rows, absent ones at the mean.
 
     Same numbers on any number of cores; the largest entry of an axis is positive.
     """

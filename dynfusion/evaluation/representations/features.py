@@ -119,7 +119,7 @@ class Joined:
     def features(self, task: TaskData, shown: Shown) -> Features:
         columns = [task.modalities.index(name) for name in self.parts]
         values = [values_of(task, shown, name) for name in self.parts]
-        return Features(np.concatenate(values, axis=1), shown.visible[:, columns].all(axis=1))
+        return Features(np.concatenate(values, axis=1), np.asarray(shown.visible[:, columns].all(axis=1)))
 
     def fingerprint(self) -> str:
         return self.name
@@ -139,7 +139,7 @@ class MeanImputed:
             np.where(shown.visible[:, [column]], values_of(task, shown, name), np.float32(0))
             for column, name in enumerate(task.modalities)
         ]
-        return Features(np.concatenate(values, axis=1), shown.visible.any(axis=1))
+        return Features(np.concatenate(values, axis=1), np.asarray(shown.visible.any(axis=1)))
 
     def fingerprint(self) -> str:
         return self.name
@@ -158,7 +158,7 @@ class RidgeImputed:
     def features(self, task: TaskData, shown: Shown) -> Features:
         values = {name: values_of(task, shown, name) for name in task.modalities}
         filled = impute(self.imputers, values, shown.visible)
-        return Features(np.concatenate(list(filled.values()), axis=1), shown.visible.any(axis=1))
+        return Features(np.concatenate(list(filled.values()), axis=1), np.asarray(shown.visible.any(axis=1)))
 
     def fingerprint(self) -> str:
         return self.imputers.fingerprint

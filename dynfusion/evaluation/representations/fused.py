@@ -74,7 +74,7 @@ class Fused:
         return True
 
     def features(self, task: TaskData, shown: Shown) -> Features:
-        usable = shown.visible.any(axis=1)
+        usable = np.asarray(shown.visible.any(axis=1))
         if shown.corrupted is not None:
             return Features(self.corrupted[shown.corrupted][shown.rows], usable)
         values = np.zeros((len(shown.rows), next(iter(self.tables.values())).shape[1]), dtype=np.float32)

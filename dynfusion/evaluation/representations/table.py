@@ -10,6 +10,7 @@ from dynfusion.evaluation.representations.features import (
     Joined,
     MeanImputed,
     Projected,
+    Representation,
     RidgeImputed,
     Single,
 )
@@ -22,7 +23,7 @@ def rivals(imputers: Imputers, pool: Pool, *, dim: int, structures: bool) -> lis
     singles = tuple(Single(name) for name in modalities)
     width = sum(imputers.dims.values())
     pairs = [Joined(chosen) for size in range(2, len(modalities)) for chosen in combinations(modalities, size)]
-    alone = [
+    alone: list[Representation] = [
         *singles,
         *pairs,
         MeanImputed(),

@@ -11,11 +11,12 @@ positives. What is summed are integers and halves, exact in float64 up to 60 mil
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, Num, UInt8, UInt16, UInt32
-from scipy.sparse import csr_matrix
+from jaxtyping import Bool, Float, Num, UInt8
 
-_CACHED_VALUES = 2**18
-_LEAST_AT_ONCE = 256
+from dynfusion.evaluation.scores.drawn import accumulate_rows, drawn_by_group, ratio
+
+_CACHED_VALUES = 2**15
+_LEAST_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -68,31 +69,3 @@ def _areas(
     wins = np.einsum("lr,lr->r", positives, lower + tied / 2)
     precision = np.einsum("lr,lr->r", positives, found / np.maximum(drawn, 1))
     return ratio(wins, both), ratio(precision, np.where(both > 0, all_positives, 0))
-
-
-def accumulate_rows(values: Float[np.ndarray, "rows columns"]) -> None:
-    """Turns the rows into their running sums; several times faster than `cumsum` along the rows of a wide array."""
-    for row in range(1, len(values)):
-        values[row] += values[row - 1]
-
-
-def drawn_by_group(
-    group: Int64[np.ndarray, "members"],
-    rows: Int64[np.ndarray, "members"],
-    counts: UInt8[np.ndarray, "rows resamples"],
-    *,
-    groups: int,
-) -> UInt16[np.ndarray, "groups resamples"] | UInt32[np.ndarray, "groups resamples"]:
-    """How many molecules of every group are drawn in each resample; `rows[i]` belongs to `group[i]`."""
-    sizes = np.bincount(group, minlength=groups)
-    most = int(sizes.max(initial=0)) * int(counts.max(initial=0))
-    # The product is bound by memory: half as wide is three times as fast.
-    ones = np.ones(len(rows), np.uint16 if most < 2**16 else np.uint32)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    members = rows[np.argsort(group, kind="stable")]
-    return csr_matrix((ones, members, starts), shape=(groups, len(counts))) @ counts
-
-
-def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """top / bottom, NaN where the bottom is not positive."""
-    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0)

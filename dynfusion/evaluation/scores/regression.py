@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
 
-from dynfusion.evaluation.scores.ranking import accumulate_rows, drawn_by_group, ratio
+from dynfusion.evaluation.scores.drawn import accumulate_rows, drawn_by_group, drawn_sums, ratio
 
-_ROWS_AT_ONCE = 2048
 _CACHED_VALUES = 2**19
 _LEAST_AT_ONCE = 64
 _RELATIVE_ROUNDING = 1e-12
@@ -28,7 +27,7 @@ class Predictions:
 
 def rmse(sample: Predictions) -> Float[np.ndarray, "resamples"]:
     """Root of the mean squared error in label units, 0 perfect; NaN where nothing was drawn."""
-    squared, drawn = _drawn_sums(sample.counts, (sample.scores - sample.labels) ** 2, np.ones(len(sample.labels)))
+    squared, drawn = drawn_sums(sample.counts, (sample.scores - sample.labels) ** 2, np.ones(len(sample.labels)))
     return np.sqrt(ratio(squared, drawn))
 
 
@@ -38,7 +37,7 @@ def r2(sample: Predictions) -> Float[np.ndarray, "resamples"]:
     Negative where the predictions are worse than the constant; NaN where all drawn labels are equal.
     """
     centred = sample.labels - sample.labels.mean() if len(sample.labels) else sample.labels
-    error, square, linear, drawn = _drawn_sums(
+    error, square, linear, drawn = drawn_sums(
         sample.counts, (sample.scores - sample.labels) ** 2, centred**2, centred, np.ones(len(centred))
     )
     spread = square - linear * ratio(linear, drawn)
@@ -87,13 +86,3 @@ def _centred_ranks(
     until = drawn.copy()
     accumulate_rows(until)
     return (2 * until - drawn - until[-1])[level]
-
-
-def _drawn_sums(counts: UInt8[np.ndarray, "rows resamples"], *values: np.ndarray) -> np.ndarray:
-    """Sum over the drawn molecules of each row of values, float64 [values, resamples]."""
-    stacked = np.stack(values)
-    total = np.zeros((len(stacked), counts.shape[1]))
-    for start in range(0, len(counts), _ROWS_AT_ONCE):
-        block = slice(start, start + _ROWS_AT_ONCE)
-        total += stacked[:, block] @ counts[block].astype(np.float64)
-    return total

@@ -9,14 +9,14 @@ evaluator (Hu et al. 2020, ogb/graphproppred/evaluate.py).
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from pydantic import Field
 
+from dynfusion.evaluation.scores.drawn import ratio
 from dynfusion.evaluation.scores.metrics import METRICS
-from dynfusion.evaluation.scores.ranking import ratio
 from dynfusion.settings import Settings
 
 
@@ -63,20 +63,35 @@ def metrics_resamples(
     """
     if np.isnan(scores).any():
         raise ValueError(f"scores: {int(np.isnan(scores).any(axis=1).sum())} of {len(scores)} rows are NaN, allowed: 0")
-    one_against_rest = labels.shape[1] == 1 and scores.shape[1] > 1
     per_output: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    for output, target, known in outputs_of(scores, labels):
+        drawn = counts if known.all() else counts[known]
+        prepares = dict.fromkeys(METRICS[name].prepare for name in metrics)
+        prepared = {prepare: prepare(output, target, drawn) for prepare in prepares}
+        for name in metrics:
+            per_output[name].append(METRICS[name].value(prepared[METRICS[name].prepare]))
+    return {name: mean_of_defined(np.stack(found)) for name, found in per_output.items()}
+
+
+def outputs_of(
+    scores: Float[np.ndarray, "rows outputs"], labels: Float[np.ndarray, "rows labels"]
+) -> Iterator[tuple[Float[np.ndarray, "known"], Float[np.ndarray, "known"], Bool[np.ndarray, "rows"]]]:
+    """Each output's scores beside its labels, and the rows whose label is known, to which both are cut.
+
+    One label of several classes gives one output for every class: 1 for the class, 0 for the rest.
+    """
+    one_against_rest = labels.shape[1] == 1 and scores.shape[1] > 1
     for output in range(scores.shape[1]):
         label = labels[:, 0 if one_against_rest else output]
         known = ~np.isnan(label)
-        drawn = counts if known.all() else counts[known]
         target = (label[known] == output).astype(np.float64) if one_against_rest else label[known]
-        prepared = {
-            prepare: prepare(scores[known, output].astype(np.float64), target, drawn)
-            for prepare in {METRICS[name].prepare: None for name in metrics}
-        }
-        for name in metrics:
-            per_output[name].append(METRICS[name].value(prepared[METRICS[name].prepare]))
-    return {name: _mean_of_defined(np.stack(found)) for name, found in per_output.items()}
+        yield scores[known, output].astype(np.float64), target, known
+
+
+def mean_of_defined(stacked: Float[np.ndarray, "values *rest"]) -> Float[np.ndarray, "*rest"]:
+    """Mean over the first axis of what is not NaN; NaN where nothing is."""
+    defined = ~np.isnan(stacked)
+    return ratio(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0).astype(np.float64))
 
 
 def metric_resamples(
@@ -110,8 +125,3 @@ def interval(resampled: Float[np.ndarray, "resamples"], *, confidence: float) ->
         return float("nan"), float("nan")
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-def _mean_of_defined(stacked: Float[np.ndarray, "outputs resamples"]) -> Float[np.ndarray, "resamples"]:
-    defined = ~np.isnan(stacked)
-    return ratio(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0).astype(np.float64))

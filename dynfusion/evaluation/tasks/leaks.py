@@ -47,11 +47,15 @@ def leaks(task: TaskData, fold: Fold, *, pool_keys: Set[str] | None) -> LeakReco
         test=len(test),
         readable=len(test_keys),
         with_scaffold=len(test_scaffolds),
-        scaffold_in_train=int(np.isin(test_scaffolds, structure.scaffolds[train]).sum()),
-        molecule_in_train=int(np.isin(test_keys, structure.keys[train]).sum()),
-        molecule_in_pool=None if pool_keys is None else sum(key in pool_keys for key in test_keys.tolist()),
+        scaffold_in_train=_shared(test_scaffolds, set(structure.scaffolds[train].tolist())),
+        molecule_in_train=_shared(test_keys, set(structure.keys[train].tolist())),
+        molecule_in_pool=None if pool_keys is None else _shared(test_keys, pool_keys),
     )
 
 
-def _given(texts: np.ndarray) -> np.ndarray:
-    return texts[texts != ""]
+def _given(texts: np.ndarray) -> list[str]:
+    return [text for text in texts.tolist() if text]
+
+
+def _shared(texts: list[str], known: Set[str]) -> int:
+    return sum(text in known for text in texts)
