@@ -15,7 +15,14 @@ OFFSETS = {
     **{"concat-mean": 0.02, "concat-ridge": 0.02, "pca-512": 0.012, "random-512": -0.012, "ecfp": -0.02},
     **{"late-fusion": 0.015, "projection-mean": 0.01, "fused": 0.018},
 }
-LOSSES = {"concat-mean": 0.08, "concat-ridge": 0.05, "late-fusion": 0.055, "pca-512": 0.09, "random-512": 0.1, "ecfp": 0}
+LOSSES = {
+    "concat-mean": 0.08,
+    "concat-ridge": 0.05,
+    "late-fusion": 0.055,
+    "pca-512": 0.09,
+    "random-512": 0.1,
+    "ecfp": 0,
+}
 FLEXIBLE = ("concat-mean", "concat-ridge", "pca-512", "random-512", "late-fusion", "projection-mean", "fused")
 MAIN = ("concat-mean", "concat-ridge", "projection-mean", "fused")
 SUBSETS = [chosen for size in (3, 2, 1) for chosen in combinations(MODALITIES, size)]
@@ -110,7 +117,15 @@ class Example:
                 for modality, value in zip(MODALITIES, (0.13, 0.07, 0.09), strict=True):
                     one = self.valued(value)
                     record = {"section": "folds", "metric": "roc_auc", "task": task, "representation": name}
-                    found.append({**record, "modality": modality, "shapley": one["value"], "low": one["low"], "high": one["high"]})
+                    found.append(
+                        {
+                            **record,
+                            "modality": modality,
+                            "shapley": one["value"],
+                            "low": one["low"],
+                            "high": one["high"],
+                        }
+                    )
         return found
 
     def hiding(self) -> list[dict]:
@@ -123,7 +138,13 @@ class Example:
                 ways += [("corrupted", None, modality, 0.0) for modality in MODALITIES]
                 for protocol, rate, target, realised in ways:
                     absent = 1.2 if protocol == "corrupted" else 2.2 * realised
-                    record = {"task": task, "representation": name, "protocol": protocol, "rate": rate, "target": target}
+                    record = {
+                        "task": task,
+                        "representation": name,
+                        "protocol": protocol,
+                        "rate": rate,
+                        "target": target,
+                    }
                     record |= {"realised": realised, "metric": "roc_auc", **self.score(task, name, absent)}
                     found.append({**record, "draws": 5 if rate and protocol != "corrupted" else 1})
         return found
@@ -276,7 +297,15 @@ def example_report(tasks: tuple[str, ...] = TASKS, *, quick: bool = False, seed:
         "alignment": made.alignment(),
         "collapse": made.collapse(),
         "imputers": [
-            {"kind": "ridge", "visible": list(v), "target": t, "alpha": 0.01, "rows": 50000, "held_rows": 2500, "held_mse": [0.5]}
+            {
+                "kind": "ridge",
+                "visible": list(v),
+                "target": t,
+                "alpha": 0.01,
+                "rows": 50000,
+                "held_rows": 2500,
+                "held_mse": [0.5],
+            }
             for v in SUBSETS[1:]
             for t in MODALITIES
             if t not in v

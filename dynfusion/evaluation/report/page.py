@@ -141,7 +141,9 @@ def _meta(report: Mapping[str, Any]) -> str:
     names = main_models(report)
     models = f"Model{'s' if len(names) > 1 else ''} {', '.join(names)}"
     tasks = ", ".join(f"{task['name']} ({task['molecules']['test']:,})" for task in report["tasks"])
-    return f"{models} · modalities {', '.join(report['modalities'])} · tasks (test molecules of the given split) {tasks}"
+    return (
+        f"{models} · modalities {', '.join(report['modalities'])} · tasks (test molecules of the given split) {tasks}"
+    )
 
 
 def _tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -22,7 +22,10 @@ def drops(records: Records, *, title: str, series: Mapping[str, int]) -> str:
         figure = Figure(figsize=(WIDTH, 0.3 * len(records) + 1.15), layout="constrained")
         both = figure.subplots(1, 2, sharey=True)
         for axes, key, name in zip(
-            both, ("relative_drop", "chance_corrected_drop"), ("% of the metric", "% of what is above chance"), strict=True
+            both,
+            ("relative_drop", "chance_corrected_drop"),
+            ("% of the metric", "% of what is above chance"),
+            strict=True,
         ):
             for line, record in enumerate(records):
                 _mark(axes, record, key, line, series.get(record["representation"], 0))
@@ -36,7 +39,9 @@ def drops(records: Records, *, title: str, series: Mapping[str, int]) -> str:
         return svg(figure, f"drop-{title}")
 
 
-def curves(records: Records, *, x: str, label: str, metric: str, title: str, name: str, series: Mapping[str, int]) -> str:
+def curves(
+    records: Records, *, x: str, label: str, metric: str, title: str, name: str, series: Mapping[str, int]
+) -> str:
     """A value over a rate, with its band, a line for every representation; records have `line`, which is drawn."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
@@ -86,7 +91,9 @@ def _upright(axes: Axes, record: Mapping[str, Any], x: float, number: int) -> No
     colour = SERIES[number % len(SERIES)]
     if record["low"] is not None:
         axes.plot([x, x], [record["low"], record["high"]], color=colour, linewidth=1.5)
-    axes.plot([x], [record["value"]], color=colour, marker=MARKERS[number % len(MARKERS)], markersize=5, linestyle="none")
+    axes.plot(
+        [x], [record["value"]], color=colour, marker=MARKERS[number % len(MARKERS)], markersize=5, linestyle="none"
+    )
 
 
 def cosines(records: Records, *, title: str) -> str:

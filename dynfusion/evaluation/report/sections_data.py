@@ -74,8 +74,12 @@ def data(report: Report) -> list[Section]:
     columns = ("Task", "Kind", "Labels", "Positive", "Split", "Train", "Valid", "Test")
     table = Table((*columns, *(f"{name} present" for name in modalities), "Nothing present"), one_group(rows))
     leaks = _leak_table(report)
-    text = Text("Sizes are those of the given split. A molecule with nothing present stays in the test and gets the prior.")
-    more: list[Block] = [Text("Leaks: what the test molecules share with training rows and the pool."), leaks] if leaks else []
+    text = Text(
+        "Sizes are those of the given split. A molecule with nothing present stays in the test and gets the prior."
+    )
+    more: list[Block] = (
+        [Text("Leaks: what the test molecules share with training rows and the pool."), leaks] if leaks else []
+    )
     return [Section("data", "Tasks and leaks", (text, table, *more), "Tasks, leaks")]
 
 
@@ -91,7 +95,14 @@ def _leak_table(report: Report) -> Table | None:
             ]
             cells = [split, f"{counts['test']:,}", *shares]
             rows.append(Row(task["name"], tuple(Cell(text) for text in cells)))
-    columns = ("Task", "Split", "Molecules tested", "Scaffold in training", "Molecule in training", "Molecule in the pool")
+    columns = (
+        "Task",
+        "Split",
+        "Molecules tested",
+        "Scaffold in training",
+        "Molecule in training",
+        "Molecule in the pool",
+    )
     return Table(columns, one_group(rows)) if rows else None
 
 
@@ -190,7 +201,11 @@ def training(report: Report) -> list[Section]:
         figures = Figures(tuple((plot, f"{name} during training") for name, plot in drawn))
         if drawn:
             blocks.append(figures if len(blocks) == 1 else Fold(model["name"], (figures,)))
-    return [Section("training", "Training", (Fold("Training curves", tuple(blocks)),), "Training")] if len(blocks) > 1 else []
+    return (
+        [Section("training", "Training", (Fold("Training curves", tuple(blocks)),), "Training")]
+        if len(blocks) > 1
+        else []
+    )
 
 
 def making(report: Report) -> list[Section]:
@@ -200,7 +215,9 @@ def making(report: Report) -> list[Section]:
     for title, tree in (("Settings of the evaluation", "evaluation"), ("Settings of the run", "run")):
         entries = dotted(settings.get(tree) or {})
         blocks += [Fold(title, (Terms(tuple(entries), code=True),))] if entries else []
-    blocks.append(Fold("Versions", (Terms(tuple((name, str(value)) for name, value in report["versions"].items()), code=True),)))
+    blocks.append(
+        Fold("Versions", (Terms(tuple((name, str(value)) for name, value in report["versions"].items()), code=True),))
+    )
     return [Section("terms", "Terms and settings", (Fold("Terms", (Terms(GLOSSARY),)), *blocks), "Terms")]
 
 
@@ -213,4 +230,3 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((f"{prefix}{name}", json.dumps(value, ensure_ascii=False)))
     return rows
-

@@ -92,16 +92,29 @@ def reconstruction(report: Report) -> list[Section]:
             "From every visible subset to every modality outside it, on test molecules that really have it. Raw cosine "
             "(the paper’s Figure 3) stands beside the centred one, because a constant can already score high in the first."
         ),
-        Figures(((plots.cosines(first[1], title=first[0]), f"Cosines of reconstructions, {first[0]}"),), COSINES, solid=True),
+        Figures(
+            ((plots.cosines(first[1], title=first[0]), f"Cosines of reconstructions, {first[0]}"),), COSINES, solid=True
+        ),
         Text("Skill: the share of each rival’s squared error that the model avoids; right of the line it is better."),
-        Figures(((plots.skills(first[1], title=first[0]), f"Skill of reconstructions, {first[0]}"),), SKILLS, solid=True),
+        Figures(
+            ((plots.skills(first[1], title=first[0]), f"Skill of reconstructions, {first[0]}"),), SKILLS, solid=True
+        ),
     ]
     if rest:
         left = tuple((plots.cosines(found, title=name), f"Cosines of reconstructions, {name}") for name, found in rest)
         right = tuple((plots.skills(found, title=name), f"Skill of reconstructions, {name}") for name, found in rest)
-        blocks.append(Fold("Figures for each task", (Figures(left, COSINES, solid=True), Figures(right, SKILLS, solid=True))))
+        blocks.append(
+            Fold("Figures for each task", (Figures(left, COSINES, solid=True), Figures(right, SKILLS, solid=True)))
+        )
     tables = tuple(Fold(name, (_reconstruction_table(found),)) for name, found in scopes.items())
-    return [Section("reconstruction", "Figure 3: reconstruction of absent modalities", (*blocks, Fold("Numbers and retrieval", tables)), "Figure 3")]
+    return [
+        Section(
+            "reconstruction",
+            "Figure 3: reconstruction of absent modalities",
+            (*blocks, Fold("Numbers and retrieval", tables)),
+            "Figure 3",
+        )
+    ]
 
 
 def _reconstruction_table(records: Sequence[Record]) -> Table:
@@ -142,7 +155,9 @@ def _attention(records: Sequence[Record], modalities: Sequence[str]) -> list[Blo
 def _collapse(collapse: Sequence[Record], influence: Sequence[Record]) -> list[Block]:
     most = max(len(record["visible"]) for record in collapse)
     whole = [record for record in collapse if len(record["visible"]) == most]
-    rows = [Row(r["task"], tuple(plain(r.get(key), 1 if "ra" in key[-5:] else 3) for key, _ in ENTROPIES)) for r in whole]
+    rows = [
+        Row(r["task"], tuple(plain(r.get(key), 1 if "ra" in key[-5:] else 3) for key, _ in ENTROPIES)) for r in whole
+    ]
     first = Table(("Task", *(title for _, title in ENTROPIES)), one_group(rows))
     every = [Fold(task, (_entropy_table(found),)) for task, found in by_task(collapse).items()]
     blocks: list[Block] = [
@@ -165,7 +180,12 @@ def _collapse(collapse: Sequence[Record], influence: Sequence[Record]) -> list[B
 
 def _entropy_table(records: Sequence[Record]) -> Table:
     rows = [
-        Row(joined(r["visible"]), tuple(plain(r.get(key), 1 if key in ("effective_rank", "participation_ratio") else 3) for key, _ in ENTROPIES))
+        Row(
+            joined(r["visible"]),
+            tuple(
+                plain(r.get(key), 1 if key in ("effective_rank", "participation_ratio") else 3) for key, _ in ENTROPIES
+            ),
+        )
         for r in records
     ]
     return Table(("Visible", *(title for _, title in ENTROPIES)), one_group(rows))
@@ -188,7 +208,12 @@ def _alignment(aligned: Sequence[Record], crossed: Sequence[Record], modalities:
         keys = ("recall_1", "recall_10", "mrr")
         mean = mean_records(crossed, keys, ("query", "answer"))
         rows = [Row(f"{r['query']} → {r['answer']}", tuple(plain(r[key]) for key in keys)) for r in mean]  # type: ignore[arg-type]
-        blocks.append(Fold("Retrieval from one modality to another", (Table(("From → to", "Recall@1", "Recall@10", "MRR"), one_group(rows)),)))
+        blocks.append(
+            Fold(
+                "Retrieval from one modality to another",
+                (Table(("From → to", "Recall@1", "Recall@10", "MRR"), one_group(rows)),),
+            )
+        )
     return blocks
 
 
@@ -201,7 +226,9 @@ def _by_subset(records: Sequence[Record]) -> list[list[Record]]:
 
 def _mean_alignment(records: Sequence[Record], modalities: Sequence[str]) -> Record:
     flat = {key: average(r.get(key) for r in records) for key in ("uniformity", "recall_1", "recall_10")}
-    nested = {key: {m: average(r[key].get(m) for r in records) for m in modalities} for key in ("cosine", "cosine_others")}
+    nested = {
+        key: {m: average(r[key].get(m) for r in records) for m in modalities} for key in ("cosine", "cosine_others")
+    }
     return {"visible": records[0]["visible"], **flat, **nested}
 
 
@@ -209,7 +236,9 @@ def _alignment_table(records: Iterable[Record], modalities: Sequence[str]) -> Ta
     rows = []
     for record in records:
         others: Mapping[str, float | None] = record.get("cosine_others", {})
-        near = [Cell(plain(record["cosine"].get(m), 2).text, (f"({plain(others.get(m), 2).text})",)) for m in modalities]
+        near = [
+            Cell(plain(record["cosine"].get(m), 2).text, (f"({plain(others.get(m), 2).text})",)) for m in modalities
+        ]
         rest = [plain(record.get("uniformity"), 2), plain(record.get("recall_1")), plain(record.get("recall_10"))]
         rows.append(Row(joined(record["visible"]), (*near, *rest)))
     columns = ("Visible", *(f"to {name}" for name in modalities), "Uniformity", "Recall@1", "Recall@10")

@@ -73,7 +73,10 @@ def results_table(report: Report, table: Record, *, skip: Sequence[str] = ()) ->
     rows = [
         Row(
             row["representation"],
-            (Cell(str(report["dims"].get(row["representation"], UNKNOWN))), *map(marked, _cells(row, table["columns"]))),
+            (
+                Cell(str(report["dims"].get(row["representation"], UNKNOWN))),
+                *map(marked, _cells(row, table["columns"])),
+            ),
             is_fused(row["representation"]),
         )
         for row in table["rows"]
@@ -182,7 +185,9 @@ def differences(report: Report) -> list[Section]:
         folded = []
         for name, fitting, scope in kept:
             records = matching(found, representation=name, fitting=fitting, task=scope)
-            folded.append(Fold(f"{scope_name(report, scope)}: {name}, {fitting} heads", (_difference_table(report, records),)))
+            folded.append(
+                Fold(f"{scope_name(report, scope)}: {name}, {fitting} heads", (_difference_table(report, records),))
+            )
         blocks += [Fold(title, tuple(folded))] if folded else []
     return [Section("differences", "Fused against each rival", tuple(blocks), "Differences")]
 
@@ -224,7 +229,10 @@ def drops(report: Report) -> list[Section]:
         ordered = sorted(found, key=lambda r: series[r["representation"]])
         name = scope_name(report, task).capitalize() if task is None else str(task)
         figures.append((plots.drops(ordered, title=name, series=series), f"Relative and chance-corrected drop, {name}"))
-    tables = tuple(Fold(scope_name(report, task).capitalize() if task is None else str(task), (_drop_table(found),)) for task, found in by_scope.items())
+    tables = tuple(
+        Fold(scope_name(report, task).capitalize() if task is None else str(task), (_drop_table(found),))
+        for task, found in by_scope.items()
+    )
     blocks = (
         Text(
             "Left: per cent of the metric that is lost, from all present to the mean over every subset with something "
@@ -240,8 +248,12 @@ def _drop_table(records: Sequence[Record]) -> Table:
     rows = []
     for record in records:
         worst = record.get("worst_subset") or {}
-        value = with_interval(worst, "value") if "low" in worst else Cell(
-            number(worst.get("value")), tuple(filter(None, [span(worst.get("value_low"), worst.get("value_high"))]))
+        value = (
+            with_interval(worst, "value")
+            if "low" in worst
+            else Cell(
+                number(worst.get("value")), tuple(filter(None, [span(worst.get("value_low"), worst.get("value_high"))]))
+            )
         )
         cells = (
             with_interval(record, "relative_drop", digits=1),
@@ -270,7 +282,14 @@ def values(report: Report) -> list[Section]:
         "adds on average when it joins others, in units of the metric; they add up to the metric less chance. Descriptive."
     )
     folds = tuple(Fold(str(task), (found,)) for task, found in rest)
-    return [Section("values", "What each modality is worth", (text, first[1], *([Fold("Each task", folds)] if folds else [])), "Values")]
+    return [
+        Section(
+            "values",
+            "What each modality is worth",
+            (text, first[1], *([Fold("Each task", folds)] if folds else [])),
+            "Values",
+        )
+    ]
 
 
 def _value_table(report: Report, task: str | None, records: Sequence[Record], modalities: Sequence[str]) -> Table:
@@ -279,13 +298,17 @@ def _value_table(report: Report, task: str | None, records: Sequence[Record], mo
     groups = [Group("Alone", (Row("own embedding", tuple(with_interval(alone.get(name)) for name in modalities)),))]
     by_place: Mapping[tuple[str, str], Record] = {(r["representation"], r["modality"]): r for r in records}
     names = sorted(dict.fromkeys(record["representation"] for record in records), key=rank)
-    rows = [Row(n, tuple(with_interval(by_place.get((n, m)), "shapley") for m in modalities), is_fused(n)) for n in names]
+    rows = [
+        Row(n, tuple(with_interval(by_place.get((n, m)), "shapley") for m in modalities), is_fused(n)) for n in names
+    ]
     return Table(("", *modalities), (*groups, Group("Shapley value, as seen by", tuple(rows))))
 
 
 def hiding(report: Report) -> list[Section]:
     """Curves over the realised rate, and the other ways of hiding."""
-    records = [{**r, "line": r["representation"]} for r in report["hiding"] if r["metric"] == metric_of(report, r["task"])]
+    records = [
+        {**r, "line": r["representation"]} for r in report["hiding"] if r["metric"] == metric_of(report, r["task"])
+    ]
     if not records:
         return []
     every = series_of([record["representation"] for record in records])
@@ -301,8 +324,16 @@ def hiding(report: Report) -> list[Section]:
     ]
     rest = [plot for task in found[1:] for plot in _protocols(report, records, task, series, only=("random",))]
     if rest:
-        blocks.append(Fold("Random hiding, each task", (Figures(tuple(rest), tuple((n, m) for m, n in series.items())),)))
-    tables = tuple(Fold(scope_name(report, task).capitalize() if task is None else str(task), (_hiding_table(matching(records, task=task), every),)) for task in found)
+        blocks.append(
+            Fold("Random hiding, each task", (Figures(tuple(rest), tuple((n, m) for m, n in series.items())),))
+        )
+    tables = tuple(
+        Fold(
+            scope_name(report, task).capitalize() if task is None else str(task),
+            (_hiding_table(matching(records, task=task), every),),
+        )
+        for task in found
+    )
     return [Section("hiding", "Ways of going missing", (*blocks, Fold("Numbers", tables)), "Ways of hiding")]
 
 
@@ -358,7 +389,10 @@ def training_gaps(report: Report) -> list[Section]:
         place = {"title": f"Test: {100 * rate:g} % hidden", "name": f"gaps-{rate}", "series": series}
         drawn = plots.curves(of_rate, x="train_rate", label="training cells to hide", metric=metric, **place)  # type: ignore[arg-type]
         figures.append((drawn, f"{metric} over the training rate, {100 * rate:g} % hidden in the test"))
-    tables = [(scope_name(report, t).capitalize() if t is None else str(t), _gap_table(matching(records, task=t), lines)) for t in found]
+    tables = [
+        (scope_name(report, t).capitalize() if t is None else str(t), _gap_table(matching(records, task=t), lines))
+        for t in found
+    ]
     text = Text(
         "Heads are fitted on training molecules with random gaps. “Complete rows”: the concatenation’s head sees only the "
         "training molecules that still show every modality, as it must without imputation."

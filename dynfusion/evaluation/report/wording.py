@@ -232,8 +232,10 @@ def _one_modality(report: Mapping[str, Any], table: Mapping[str, Any], ours: str
     text = f"If you can afford only one modality, compute {best}: alone it reaches {number(chosen['value'])} {metric}"
     text += f" ({span(chosen['low'], chosen['high'])})"
     if near:
-        text += f"; the interval of {listed(near)} overlaps, so the choice is not sure" if len(near) == 1 else (
-            f"; the intervals of {listed(near)} overlap with it, so the choice is not sure"
+        text += (
+            f"; the interval of {listed(near)} overlaps, so the choice is not sure"
+            if len(near) == 1
+            else (f"; the intervals of {listed(near)} overlap with it, so the choice is not sure")
         )
     record = comparison(report, best, ALL_PRESENT, ours=ours, task=task)
     if record is not None and record["difference"] is not None:
