@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -75,7 +76,7 @@ def render(folder: Path, name: str, content: Mapping[str, Any]) -> Path:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"kind": kind, "markdown": markdown}
+    environment.filters |= {"kind": kind, "markdown": markdown, "breakable": breakable}
     for ending in ("md", "html"):
         text = environment.get_template(f"report.{ending}").render(content)
         write_atomically(folder / f"{name}.{ending}", text.encode())
@@ -170,6 +171,11 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
 def markdown(text: str) -> str:
     """Text that breaks no table and starts no markup."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;").replace("_", "\\_")
+
+
+def breakable(text: str) -> Markup:
+    """HTML of a long name that may go on in the next line after a plus."""
+    return Markup("+<wbr>").join(text.split("+"))
 
 
 def _strict(value: Any) -> Any:

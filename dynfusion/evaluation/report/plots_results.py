@@ -6,13 +6,18 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dynfusion.evaluation.report.plots import LINES, MARKERS, MUTED, SERIES, STYLE, TEXT, svg
 
 WIDTH = 4.8
 SHIFT = 0.12
+BANDED = 3
+"""Lines with a band; those of more would cover each other, their intervals are in the tables."""
 WORST_SHOWN = -1.0
 """Skills below it are drawn as an arrow at the edge, with their number."""
+COSINES = {"cosine": "raw", "centred_cosine": "centred"}
+SKILLS = {"skill_mean": "over the mean", "skill_ridge": "over ridge", "skill_knn": "over kNN"}
 Records = Sequence[Mapping[str, Any]]
 
 
@@ -61,7 +66,11 @@ def _band(axes: Axes, known: Records, places: Sequence[float], number: int) -> N
     if not known:
         return
     look: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "zorder": 20 - number}
-    banded = [(x, record) for x, record in zip(places, known, strict=True) if record["low"] is not None]
+    banded = (
+        []
+        if number >= BANDED
+        else [(x, record) for x, record in zip(places, known, strict=True) if record["low"] is not None]
+    )
     lows, highs = [record["low"] for _, record in banded], [record["high"] for _, record in banded]
     axes.fill_between([x for x, _ in banded], lows, highs, alpha=0.12, linewidth=0, color=look["color"])
     marker, dash = MARKERS[number % len(MARKERS)], LINES[number % len(LINES)]
@@ -98,18 +107,17 @@ def _upright(axes: Axes, record: Mapping[str, Any], x: float, number: int) -> No
 
 def cosines(records: Records, *, title: str) -> str:
     """Raw beside centred cosine of reconstructions, a line for every target and visible subset."""
-    return _lying(records, ("cosine", "centred_cosine"), title=title, label="cosine (1 = perfect)", name="cosine")
+    return _lying(records, COSINES, title=title, label="cosine (1 = perfect)", name="cosine")
 
 
 def skills(records: Records, *, title: str) -> str:
     """Skill over the mean, ridge and the nearest pool rows, a line for every target and visible subset."""
-    keys = ("skill_mean", "skill_ridge", "skill_knn")
-    return _lying(records, keys, title=title, label="skill (0 = level, 1 = perfect)", name="skill")
+    return _lying(records, SKILLS, title=title, label="skill (0 = level, 1 = perfect)", name="skill")
 
 
-def _lying(records: Records, keys: Sequence[str], *, title: str, label: str, name: str) -> str:
+def _lying(records: Records, keys: Mapping[str, str], *, title: str, label: str, name: str) -> str:
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.42 * len(records) + 1.1), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.42 * len(records) + 1.4), layout="constrained")
         axes = figure.subplots()
         for number, key in enumerate(keys):
             for line, record in enumerate(records):
@@ -122,6 +130,9 @@ def _lying(records: Records, keys: Sequence[str], *, title: str, label: str, nam
         axes.set_xlabel(label)
         axes.grid(visible=False, axis="y")
         axes.set_title(title)
+        looks = [{"color": SERIES[n], "marker": MARKERS[n], "linestyle": "none"} for n in range(len(keys))]
+        lines = [Line2D([], [], markersize=6, **look) for look in looks]
+        figure.legend(lines, list(keys.values()), loc="outside lower center", ncols=3, handletextpad=0.3)
         return svg(figure, f"{name}-{title}")
 
 

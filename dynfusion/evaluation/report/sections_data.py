@@ -57,7 +57,7 @@ def _sum(counts: Sequence[int | None]) -> int | None:
 def _share(count: int | None, whole: int | None) -> str:
     if count is None or not whole:
         return "unknown"
-    return f"{100 * count / whole:.1f} %"
+    return f"{100 * count / whole:.1f}\u00a0%"
 
 
 def data(report: Report) -> list[Section]:

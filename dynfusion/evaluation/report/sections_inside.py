@@ -19,8 +19,6 @@ from dynfusion.evaluation.report.blocks import (
 )
 from dynfusion.evaluation.report.selection import Record, Report, average
 
-COSINES = ((0, "raw cosine"), (1, "centred cosine"))
-SKILLS = ((0, "over the mean"), (1, "over ridge"), (2, "over nearest pool rows"))
 RECONSTRUCTION = (
     ("cosine", "Raw cosine"),
     ("centred_cosine", "Centred cosine"),
@@ -85,28 +83,18 @@ def reconstruction(report: Report) -> list[Section]:
     keys = [key for key, _ in RECONSTRUCTION]
     scopes: dict[str, Sequence[Record]] = dict(tasks)
     if len(tasks) > 1:
-        scopes = {f"Mean over {len(tasks)} tasks": mean_records(records, keys, ("target", "visible")), **tasks}
-    first, *rest = scopes.items()
+        scopes = {f"mean over {len(tasks)} tasks": mean_records(records, keys, ("target", "visible")), **tasks}
+    figures = [(_figures(found, name), name) for name, found in scopes.items()]
     blocks: list[Block] = [
         Text(
             "From every visible subset to every modality outside it, on test molecules that really have it. Raw cosine "
-            "(the paper’s Figure 3) stands beside the centred one, because a constant can already score high in the first."
+            "(the paper’s Figure 3) stands beside the centred one, because a constant can already score high in the first. "
+            "Skill: the share of each rival’s squared error that the model avoids; right of the line it is better."
         ),
-        Figures(
-            ((plots.cosines(first[1], title=first[0]), f"Cosines of reconstructions, {first[0]}"),), COSINES, solid=True
-        ),
-        Text("Skill: the share of each rival’s squared error that the model avoids; right of the line it is better."),
-        Figures(
-            ((plots.skills(first[1], title=first[0]), f"Skill of reconstructions, {first[0]}"),), SKILLS, solid=True
-        ),
+        figures[0][0],
+        *([Fold("Figures for each task", tuple(found for found, _ in figures[1:]))] if len(figures) > 1 else []),
     ]
-    if rest:
-        left = tuple((plots.cosines(found, title=name), f"Cosines of reconstructions, {name}") for name, found in rest)
-        right = tuple((plots.skills(found, title=name), f"Skill of reconstructions, {name}") for name, found in rest)
-        blocks.append(
-            Fold("Figures for each task", (Figures(left, COSINES, solid=True), Figures(right, SKILLS, solid=True)))
-        )
-    tables = tuple(Fold(name, (_reconstruction_table(found),)) for name, found in scopes.items())
+    tables = tuple(Fold(name[0].upper() + name[1:], (_reconstruction_table(found),)) for name, found in scopes.items())
     return [
         Section(
             "reconstruction",
@@ -115,6 +103,13 @@ def reconstruction(report: Report) -> list[Section]:
             "Figure 3",
         )
     ]
+
+
+def _figures(records: Sequence[Record], name: str) -> Figures:
+    both = ((plots.cosines, "Cosines"), (plots.skills, "Skill"))
+    return Figures(
+        tuple((draw(records, title=f"{what}: {name}"), f"{what} of reconstructions, {name}") for draw, what in both)
+    )
 
 
 def _reconstruction_table(records: Sequence[Record]) -> Table:

@@ -74,15 +74,15 @@ def results_table(report: Report, table: Record, *, skip: Sequence[str] = ()) ->
         Row(
             row["representation"],
             (
-                Cell(str(report["dims"].get(row["representation"], UNKNOWN))),
                 *map(marked, _cells(row, table["columns"])),
+                Cell(str(report["dims"].get(row["representation"], UNKNOWN))),
             ),
             is_fused(row["representation"]),
         )
         for row in table["rows"]
         if row["representation"] not in skip
     ]
-    columns = ("Representation", "Dim", *(column.capitalize() for column in table["columns"]))
+    columns = ("Representation", *(column.capitalize() for column in table["columns"]), "Dim")
     return Table(columns, grouped(rows, report["modalities"]), leak_note(report, table))
 
 
@@ -172,7 +172,7 @@ def differences(report: Report) -> list[Section]:
     if not main:
         return []
     text = Text(
-        f"{ours} less each rival, paired on the same molecules. ▲ ahead, ▼ behind: the interval over molecules and, with "
+        f"{ours.capitalize()} less each rival, paired on the same molecules. ▲ ahead, ▼ behind: the interval over molecules and, with "
         "cross-validation, the corrected one over folds (second line) both exclude zero. ≈: level."
     )
     blocks: list[Block] = [text, _difference_table(report, main)]
@@ -279,7 +279,7 @@ def values(report: Report) -> list[Section]:
     first, *rest = tables.items()
     text = Text(
         "Alone: the metric of one modality’s own embedding, all that is present. Below: Shapley values, what a modality "
-        "adds on average when it joins others, in units of the metric; they add up to the metric less chance. Descriptive."
+        "adds on average when it joins others, in units of the metric; they add up to the metric less chance."
     )
     folds = tuple(Fold(str(task), (found,)) for task, found in rest)
     return [
@@ -295,7 +295,7 @@ def values(report: Report) -> list[Section]:
 def _value_table(report: Report, task: str | None, records: Sequence[Record], modalities: Sequence[str]) -> Table:
     table = main_table(report, task=task)
     alone = {row["representation"]: row["cells"].get(ALL_PRESENT) for row in table["rows"]} if table is not None else {}
-    groups = [Group("Alone", (Row("own embedding", tuple(with_interval(alone.get(name)) for name in modalities)),))]
+    groups = [Group("Own embedding", (Row("alone", tuple(with_interval(alone.get(name)) for name in modalities)),))]
     by_place: Mapping[tuple[str, str], Record] = {(r["representation"], r["modality"]): r for r in records}
     names = sorted(dict.fromkeys(record["representation"] for record in records), key=rank)
     rows = [
@@ -316,8 +316,8 @@ def hiding(report: Report) -> list[Section]:
     found = scopes(records)
     blocks: list[Block] = [
         Text(
-            "Cells of the test molecules are hidden at random; across is the share that really was hidden. Bands are "
-            "intervals over molecules. Larger molecules hidden more, one modality hidden often, and one modality swapped "
+            "Cells of the test molecules are hidden at random; across is the share that really was hidden. Bands "
+            "(of the first three) are intervals over molecules. Larger molecules hidden more, one modality hidden often, and one modality swapped "
             "between molecules but marked as present follow."
         ),
         Figures(_protocols(report, records, found[0], series), tuple((n, name) for name, n in series.items())),

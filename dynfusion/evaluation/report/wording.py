@@ -162,13 +162,13 @@ def listed(words: Sequence[str]) -> str:
 
 
 def _absent(report: Mapping[str, Any], table: Mapping[str, Any], ours: str) -> list[str]:
-    """Against the strongest rival with something absent, then the two imputed concatenations."""
+    """Against the strongest rival with something absent, then the imputed concatenations and ECFP, which loses nothing."""
     if len(table["columns"]) < 2:
         return []
     column, task = absent_column(table["columns"]), headline_scope(report)
     rivals = [row["representation"] for row in table["rows"] if not is_model(row["representation"])]
     strongest = best_row(table, [name for name in rivals if name != FINGERPRINT], column)
-    order = dict.fromkeys([*([strongest] if strongest else []), CONCAT_RIDGE, CONCAT_MEAN])
+    order = dict.fromkeys([*([strongest] if strongest else []), CONCAT_RIDGE, CONCAT_MEAN, FINGERPRINT])
     records = [record for name in order if (record := comparison(report, name, column, ours=ours, task=task))]
     if not records:
         return []
@@ -214,7 +214,7 @@ def _reconstruction(report: Mapping[str, Any]) -> list[str]:
     worse = sum(record["skill_ridge_high"] < 0 for record in known)
     return [
         f"Filling in absent embeddings, the model is better than ridge regression from the same modalities in {better} "
-        f"of {len(known)} cases, worse in {worse} and level in {len(known) - better - worse}."
+        f"of {len(known)} cases, worse in {worse} and level with it in {len(known) - better - worse}."
     ]
 
 
