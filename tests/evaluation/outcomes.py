@@ -6,6 +6,7 @@ task, so that comparisons are paired), for what only needs a whole report.
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,9 +31,9 @@ Rule = Callable[[CellGroup, Pattern, str], np.ndarray]
 """(group, pattern, metric) to float64 [1 + resamples]."""
 
 
-def group(representation: str, patterns: Iterable[Pattern], **changes: object) -> CellGroup:
+def group(representation: str, patterns: Iterable[Pattern], **changes: Any) -> CellGroup:
     """A group of section folds on the given split, unless told otherwise."""
-    told = {
+    told: dict[str, Any] = {
         "section": "folds",
         "task": "t",
         "fold": "given",
@@ -63,9 +64,9 @@ def result(of: CellGroup, rule: Rule, *, metrics: Sequence[str] = ("roc_auc",), 
     )
 
 
-def outcome(name: str, results: Iterable[GroupResult], **changes: object) -> TaskOutcome:
+def outcome(name: str, results: Iterable[GroupResult], **changes: Any) -> TaskOutcome:
     """A binary task on its given split, unless told otherwise."""
-    told = {
+    told: dict[str, Any] = {
         "kind": "binary",
         "label_names": ("label",),
         "class_names": (),
@@ -141,7 +142,7 @@ def _example(name: str, kind: Kind, plan: Sequence[Part]) -> TaskOutcome:
             )
             results.append(result(about, lifelike, metrics=metrics))
     binary = kind == "binary"
-    changes = {} if quick else {"folds": len(folds), "repeats": 2}
+    changes: dict[str, Any] = {} if quick else {"folds": len(folds), "repeats": 2}
     return outcome(
         name, results, kind=kind, base_rate=0.4 if binary else None, leaks=(_leaks(name, "given"),), **changes
     )
@@ -174,7 +175,7 @@ def provenance(models: Sequence[str] = ("run",), ablations: Sequence[str] = ()) 
     return Provenance(tuple(ModelRecord(name, 32, ablation, {}) for name, ablation in named), {"numpy": np.__version__})
 
 
-def example_report(**changes: object) -> dict[str, object]:
+def example_report(**changes: Any) -> dict[str, Any]:
     """`build_report` of `example_outcomes`."""
     settings = EvaluationSettings()
     outcomes = example_outcomes(settings=settings, **changes)
