@@ -21,7 +21,7 @@ from dynfusion.evaluation.report.blocks import (
 )
 from dynfusion.evaluation.report.page import read_report, render
 from dynfusion.evaluation.report.sections_data import dotted
-from dynfusion.evaluation.report.sections_results import grouped
+from dynfusion.evaluation.report.sections_tables import grouped
 from dynfusion.evaluation.report.selection import (
     ANY_ABSENT,
     LINEAR,
