@@ -63,7 +63,7 @@ def drops(report: Report) -> list[Section]:
     blocks = (
         Text(
             "Left: per cent of the metric that is lost, from all present to the mean over every subset with something "
-            "absent (the paper’s Figure 2). Right: the same per cent of what was better than chance. Further left is better."
+            "absent (the paper’s Figure 2). Right: the same per cent of what was better than chance. Left is better."
         ),
         Figures(tuple(figures)),
         Fold("Numbers, area under the curve, effective robustness, worst subset", tables),
@@ -105,7 +105,7 @@ def values(report: Report) -> list[Section]:
     tables = {task: _value_table(report, task, matching(records, task=task), modalities) for task in scopes(records)}
     first, *rest = tables.items()
     text = Text(
-        "Alone: the metric of one modality’s own embedding, all that is present. Below: Shapley values, what a modality "
+        "Alone: the metric of one modality’s own embedding. Below: Shapley values, what a modality "
         "adds on average when it joins others, in units of the metric; they add up to the metric less chance."
     )
     folds = tuple(Fold(str(task), (found,)) for task, found in rest)
@@ -144,7 +144,8 @@ def hiding(report: Report) -> list[Section]:
     blocks: list[Block] = [
         Text(
             "Cells of the test molecules are hidden at random; across is the share that really was hidden. Bands "
-            "(of the first three) are intervals over molecules. Larger molecules hidden more, one modality hidden often, and one modality swapped "
+            "(of the first three) are intervals over molecules. "
+            "Larger molecules hidden more, one modality hidden often, and one modality swapped "
             "between molecules but marked as present follow."
         ),
         Figures(_protocols(report, records, found[0], series), tuple((n, name) for name, n in series.items())),
@@ -221,7 +222,7 @@ def training_gaps(report: Report) -> list[Section]:
         for t in found
     ]
     text = Text(
-        "Heads are fitted on training molecules with random gaps. “Complete rows”: the concatenation’s head sees only the "
+        "Heads are fitted on training molecules with random gaps. “Complete rows”: the head sees only the "
         "training molecules that still show every modality, as it must without imputation."
     )
     legend = tuple((place, line) for line, place in series.items())

@@ -12,6 +12,7 @@ from dynfusion.evaluation.report.blocks import (
     Section,
     Table,
     Text,
+    Tone,
     signed,
     span,
     with_interval,
@@ -90,8 +91,8 @@ def results(report: Report) -> list[Section]:
     how = report["settings"]["evaluation"].get("statistics", {})
     where = scope_name(report, table["task"], table["tasks"])
     text = (
-        f"{METRIC_NAMES[table['metric']]}, {where}, on {split_words(table['split'])}, by how many modalities are hidden "
-        "in the test molecules. A linear head is fitted once on all that is present and used unchanged."
+        f"{METRIC_NAMES[table['metric']]}, {where}, on {split_words(table['split'])}, by how many modalities are "
+        "hidden in the test molecules. A linear head is fitted once on all that is present and used unchanged."
     )
     reading = (
         "Bold: the best of its column, and every paired interval of difference excludes zero. ≈: cannot be told apart "
@@ -123,7 +124,8 @@ def _folded(report: Report, title: str, tables: Sequence[Record]) -> Fold:
 
 def table_one(report: Report) -> list[Section]:
     """All present, the given split, tasks across."""
-    removed, blocks = ablations(report), []  # type: ignore[var-annotated]
+    removed = ablations(report)
+    blocks: list[Block] = []
     given = matching(report["tables"], probe=LINEAR, fitting="transferred")
     given = [t for t in given if t["section"] == "given"] or [
         t for t in given if t["section"] == "folds" and set(t["split"].split(" and ")) <= {"given", "hashed"}
@@ -132,7 +134,7 @@ def table_one(report: Report) -> list[Section]:
         found = sorted((t for t in given if t["metric"] == metric), key=lambda t: t["task"] is not None)
         shown = _across(report, found, skip=removed)
         name = METRIC_NAMES[metric]
-        blocks += [Text(f"{name}:", note=True), shown] if not blocks else [Fold(name, (shown,))]
+        blocks += [Fold(name, (shown,))] if blocks else [Text(f"{name}:", note=True), shown]
         if removed and metric == primary_metric(report):
             lines = {*removed, *fused_lines(report)}
             names = [row["representation"] for row in found[0]["rows"] if row["representation"] not in lines]
@@ -164,8 +166,8 @@ def differences(report: Report) -> list[Section]:
     if not main:
         return []
     text = Text(
-        f"{ours.capitalize()} less each rival, paired on the same molecules. ▲ ahead, ▼ behind: the interval over molecules and, with "
-        "cross-validation, the corrected one over folds (second line) both exclude zero. ≈: level."
+        f"{ours.capitalize()} less each rival, paired on the same molecules. ▲ ahead, ▼ behind: the interval over molecules "
+        "and, with cross-validation, the corrected one over folds (second line) both exclude zero. ≈: level."
     )
     blocks: list[Block] = [text, _difference_table(report, main)]
     others = dict.fromkeys((r["representation"], r["fitting"], r["task"]) for r in found)
@@ -197,5 +199,5 @@ def _difference(record: Record | None) -> Cell:
         return Cell(UNKNOWN)
     side = verdict(record)
     lines = [span(record["low"], record["high"], sign=True), span(record["fold_low"], record["fold_high"], sign=True)]
-    tone = {"ahead": "ahead", "behind": "behind"}.get(side, "")
-    return Cell(signed(record["difference"]), tuple(line for line in lines if line), MARKS[side], tone)  # type: ignore[arg-type]
+    tone: Tone = "ahead" if side == "ahead" else "behind" if side == "behind" else ""
+    return Cell(signed(record["difference"]), tuple(line for line in lines if line), MARKS[side], tone)
