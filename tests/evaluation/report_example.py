@@ -10,10 +10,20 @@ MODALITIES = ("smiles", "selfies", "graph")
 TASKS = ("bace", "bbbp", "clintox", "hiv", "tox21", "sider")
 COLUMNS = {"all present": 0, "one absent": 1, "two absent": 2, "any absent": None}
 OFFSETS = {
-    **{"smiles": 0.0, "selfies": -0.03, "graph": -0.05},
-    **{"smiles+selfies": 0.01, "smiles+graph": 0.015, "selfies+graph": -0.01},
-    **{"concat-mean": 0.02, "concat-ridge": 0.02, "pca-512": 0.012, "random-512": -0.012, "ecfp": -0.02},
-    **{"late-fusion": 0.015, "projection-mean": 0.01, "fused": 0.018},
+    "smiles": 0.0,
+    "selfies": -0.03,
+    "graph": -0.05,
+    "smiles+selfies": 0.01,
+    "smiles+graph": 0.015,
+    "selfies+graph": -0.01,
+    "concat-mean": 0.02,
+    "concat-ridge": 0.02,
+    "pca-512": 0.012,
+    "random-512": -0.012,
+    "ecfp": -0.02,
+    "late-fusion": 0.015,
+    "projection-mean": 0.01,
+    "fused": 0.018,
 }
 LOSSES = {
     "concat-mean": 0.08,
@@ -264,8 +274,14 @@ def example_report(tasks: tuple[str, ...] = TASKS, *, quick: bool = False, seed:
     ]
     subsets = [
         {
-            **{"section": "folds", "probe": "linear", "fitting": "transferred", "task": task, "representation": name},
-            **{"visible": list(visible), "metric": "roc_auc", "folds": 10},
+            "section": "folds",
+            "probe": "linear",
+            "fitting": "transferred",
+            "task": task,
+            "representation": name,
+            "visible": list(visible),
+            "metric": "roc_auc",
+            "folds": 10,
             **made.score(task, name, 3 - len(visible)),
         }
         for task in tasks
@@ -323,9 +339,16 @@ def history() -> list[dict[str, Any]]:
     """Records as training writes them."""
     return [
         {
-            **{"step": step, "rows": step * 512, "epoch": step // 18, "learning_rate": 1e-3, "gradient_norm": 1.0},
-            **{"loss": 2.5 / (1 + step / 40) + 0.4, "reconstruction": 1.0 / (1 + step / 60) + 0.2, "diversity": 0.08},
-            **{"alignment": 3.0 / (1 + step / 15) + 0.05, "hidden_rate": min(0.1 + step / 480, 0.6)},
+            "step": step,
+            "rows": step * 512,
+            "epoch": step // 18,
+            "learning_rate": 1e-3,
+            "gradient_norm": 1.0,
+            "loss": 2.5 / (1 + step / 40) + 0.4,
+            "reconstruction": 1.0 / (1 + step / 60) + 0.2,
+            "diversity": 0.08,
+            "alignment": 3.0 / (1 + step / 15) + 0.05,
+            "hidden_rate": min(0.1 + step / 480, 0.6),
             "attention": {name: [0.45, 0.25, 0.3][i] + 0.0004 * step * (1 - i) for i, name in enumerate(MODALITIES)},
             "gate": {name: 0.5 + (0.001 - 0.0008 * i) * step for i, name in enumerate(MODALITIES)},
             "residual": {name: 0.9 / (1 + step / (90 + 50 * i)) for i, name in enumerate(MODALITIES)},

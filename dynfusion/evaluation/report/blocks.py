@@ -1,4 +1,4 @@
-"""What a page is made of: sections of text, tables, figures and folded parts. HTML and Markdown render the same blocks."""
+"""What a page is made of: sections of text, tables, figures and folded parts; HTML and Markdown render the same."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

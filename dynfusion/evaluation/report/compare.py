@@ -1,6 +1,6 @@
 """Several finished reports side by side: what they share, in tables; what differs between them, in one sentence.
 
-Values come from different files, so paired differences are not available: overlapping intervals are all that can be said.
+Values come from different files, so paired differences are not available: intervals that overlap are all there is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from dynfusion.evaluation.report.blocks import (
 )
 from dynfusion.evaluation.report.page import read_report, render
 from dynfusion.evaluation.report.sections_data import dotted
-from dynfusion.evaluation.report.sections_results import grouped
+from dynfusion.evaluation.report.sections_tables import grouped
 from dynfusion.evaluation.report.selection import (
     ANY_ABSENT,
     LINEAR,
@@ -62,7 +62,7 @@ def compare_reports(folders: Sequence[Path], out: Path) -> Path:
 
 CAUTION = (
     "Paired differences are not available across files, so only intervals can be held against each other: ≈ marks "
-    "values whose interval overlaps that of the best in its line, which may still differ when they are paired; for that, "
+    "values whose interval overlaps that of the best in its line, which may still differ when paired; for that, "
     "evaluate the models together: dynfusion evaluate --model A --model B."
 )
 
@@ -183,7 +183,7 @@ def _drops(reports: Mapping[str, Report], tasks: Sequence[str]) -> Section | Non
         names = list(dict.fromkeys(name for found in by_report for name in found))
         if not names:
             continue
-        tables = []
+        tables: list[Block] = []
         for key, title in (("relative_drop", "Relative drop, %"), ("chance_corrected_drop", "Drop above chance, %")):
             rows = [
                 Row(n, beside([found.get(n) for found in by_report], key, digits=1, lower=True), is_fused(n))

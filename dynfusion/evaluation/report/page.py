@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from dynfusion.evaluation.protocol.cells import write_atomically
-from dynfusion.evaluation.report import sections_data, sections_inside, sections_results
+from dynfusion.evaluation.report import sections_data, sections_inside, sections_losses, sections_tables
 from dynfusion.evaluation.report.blocks import Section, kind, signed, span
 from dynfusion.evaluation.report.selection import (
     ALL_PRESENT,
@@ -104,8 +104,8 @@ def read_report(folder: Path) -> dict[str, Any]:
 def sections(report: Mapping[str, Any]) -> list[Section]:
     """The page in the order in which it is read; what a report does not have is left out."""
     makers = (
-        *(sections_results.results, sections_results.differences, sections_results.table_one, sections_results.drops),
-        *(sections_results.values, sections_results.hiding, sections_results.training_gaps),
+        *(sections_tables.results, sections_tables.differences, sections_tables.table_one, sections_losses.drops),
+        *(sections_losses.values, sections_losses.hiding, sections_losses.training_gaps),
         *(sections_inside.reconstruction, sections_inside.inside),
         *(sections_data.data, sections_data.details, sections_data.training, sections_data.making),
     )
@@ -132,7 +132,7 @@ def terminal_table(report: Mapping[str, Any]) -> Table:
 
 
 def _terminal_cell(cell: Mapping[str, Any] | None) -> str:
-    shown = sections_results.marked(cell)
+    shown = sections_tables.marked(cell)
     value = f"[bold]{shown.text}[/bold]" if shown.tone == "best" else shown.text
     return "\n".join([f"{value} {shown.mark}".rstrip(), *(f"[dim]{line}[/dim]" for line in shown.small)])
 

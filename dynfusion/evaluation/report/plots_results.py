@@ -130,8 +130,8 @@ def _lying(records: Records, keys: Mapping[str, str], *, title: str, label: str,
         axes.set_xlabel(label)
         axes.grid(visible=False, axis="y")
         axes.set_title(title)
-        looks = [{"color": SERIES[n], "marker": MARKERS[n], "linestyle": "none"} for n in range(len(keys))]
-        lines = [Line2D([], [], markersize=6, **look) for look in looks]
+        looks = zip(SERIES, MARKERS, keys, strict=False)
+        lines = [Line2D([], [], color=colour, marker=shape, linestyle="none") for colour, shape, _ in looks]
         figure.legend(lines, list(keys.values()), loc="outside lower center", ncols=3, handletextpad=0.3)
         return svg(figure, f"{name}-{title}")
 
@@ -144,8 +144,8 @@ def _mark(axes: Axes, record: Mapping[str, Any], key: str, height: float, number
     colour = SERIES[number % len(SERIES)]
     if cut and value < WORST_SHOWN:
         axes.plot([WORST_SHOWN], [height], color=colour, marker="<", markersize=6, clip_on=False)
-        place = {"textcoords": "offset points", "va": "center", "fontsize": 8}
-        axes.annotate(f"{value:.2f}".replace("-", "−"), (WORST_SHOWN, height), (7, 0), **place)
+        text = f"{value:.2f}".replace("-", "−")
+        axes.annotate(text, (WORST_SHOWN, height), (7, 0), textcoords="offset points", va="center", fontsize=8)
         return
     if low is not None and high is not None:
         axes.plot([low, high], [height, height], color=colour, linewidth=1.6)

@@ -45,7 +45,7 @@ def leak_note(report: Report, table: Record) -> tuple[str, ...]:
 
 def _leaks(task: Record, split: str) -> dict[str, int | None]:
     """Counts of a task, summed over the folds of a split; empty where nothing is known."""
-    found = [r for r in task["leaks"] if any(r["fold"].startswith(name) for name in split.split(" and "))]
+    found = [r for r in task["leaks"] if _family(r["fold"]) in split.split(" and ")]
     return {name: _sum([record[name] for record in found]) for name in COUNTS} if found else {}
 
 

@@ -88,7 +88,7 @@ def reconstruction(report: Report) -> list[Section]:
     blocks: list[Block] = [
         Text(
             "From every visible subset to every modality outside it, on test molecules that really have it. Raw cosine "
-            "(the paper’s Figure 3) stands beside the centred one, because a constant can already score high in the first. "
+            "(the paper’s Figure 3) stands beside the centred one, because a constant can score high in the first. "
             "Skill: the share of each rival’s squared error that the model avoids; right of the line it is better."
         ),
         figures[0][0],
@@ -190,8 +190,8 @@ def _alignment(aligned: Sequence[Record], crossed: Sequence[Record], modalities:
     tasks = by_task(aligned)
     blocks: list[Block] = [
         Text(
-            "Alignment: mean cosine of the fused embedding with each modality’s projection, shown or not; in brackets that "
-            "with other molecules’. Recall: whether a subset’s embedding finds that of everything."
+            "Alignment: mean cosine of the fused embedding with each modality’s projection, shown or not; in brackets "
+            "that with other molecules’. Recall: whether a subset’s embedding finds that of everything."
             + (f" Mean over {len(tasks)} tasks." if len(tasks) > 1 else "")
         ),
         _alignment_table([_mean_alignment(found, modalities) for found in _by_subset(aligned)], modalities),

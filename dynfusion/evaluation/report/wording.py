@@ -162,7 +162,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def _absent(report: Mapping[str, Any], table: Mapping[str, Any], ours: str) -> list[str]:
-    """Against the strongest rival with something absent, then the imputed concatenations and ECFP, which loses nothing."""
+    """With something absent: against the strongest rival, the imputed concatenations, and ECFP, which loses nothing."""
     if len(table["columns"]) < 2:
         return []
     column, task = absent_column(table["columns"]), headline_scope(report)
@@ -195,7 +195,8 @@ def _present(report: Mapping[str, Any], table: Mapping[str, Any], ours: str) -> 
 def _task_by_task(report: Mapping[str, Any], table: Mapping[str, Any], ours: str) -> list[str]:
     if table["task"] is not None or len(table["columns"]) < 2:
         return []
-    column, sides = absent_column(table["columns"]), {"ahead": [], "level": [], "behind": []}  # type: dict[str, list[str]]
+    column = absent_column(table["columns"])
+    sides: dict[str, list[str]] = {"ahead": [], "level": [], "behind": []}
     for task in table["tasks"]:
         record = comparison(report, CONCAT_RIDGE, column, ours=ours, task=task)
         if record is not None and record["difference"] is not None:
