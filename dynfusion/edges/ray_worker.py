@@ -44,8 +44,8 @@ from dynfusion.training.checkpoint import (
     checkpoint_name,
     latest,
     load_checkpoint,
-    next_attempt,
     save_checkpoint,
+    take_attempt,
 )
 from dynfusion.training.checks import VALIDATION, Checks, trained, validated
 from dynfusion.training.engine import Engine, TorchEngine
@@ -85,7 +85,7 @@ class Run:
         found: tuple[str | None, int] | None = None
         if self.engine.rank == 0:
             with latest(self.storage, self.voice.say) as whole:
-                found = (whole[0] if whole else None, next_attempt(self.storage))
+                found = (whole[0] if whole else None, take_attempt(self.storage))
         name, self.attempt = broadcast_from_rank_zero(found)
         if name is None:
             return

@@ -3,6 +3,7 @@
 <storage>/<name>/
   run.json                          settings, their fingerprint, the data set's fingerprint
   checkpoint-<step>-<attempt>/      see checkpoint.py
+  attempts.json                     the last attempt that began
   validation/<checkpoint>.json      what a checkpoint scored, see edges/ray_validation.py
   history.jsonl, tensorboard/       every record once, see edges/tracking.py
   model/                            config.json, model.safetensors, training.json: written when the run is finished
