@@ -90,12 +90,12 @@ class _Delivery:
 
 
 class Tracker:
-    """Sends every record to every sink once, in the order of steps."""
+    """Sends every record to every sink once, as they come: one that was lost on its way comes late."""
 
     def __init__(self, sinks: Sequence[Sink], say: Callable[[str], None]) -> None:
         self.deliveries = [_Delivery(sink, say) for sink in sinks]
         self.records: list[Record] = []
-        self.last_steps = {False: 0, True: 0}
+        self.seen: set[tuple[bool, int]] = set()
 
     def open(self) -> None:
         """Make every sink ready."""
@@ -104,10 +104,10 @@ class Tracker:
 
     def record(self, made: Record) -> None:
         """Write what training recorded, or what a check found; each kind has its own steps."""
-        kind = VALIDATION in made
-        if made["step"] <= self.last_steps[kind]:
+        which = (VALIDATION in made, made["step"])
+        if which in self.seen:
             return
-        self.last_steps[kind] = made["step"]
+        self.seen.add(which)
         self.records.append(made)
         for delivery in self.deliveries:
             delivery.send(self.records)

@@ -54,6 +54,14 @@ def test_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     assert {name for name, _, _ in events(tmp_path)} == {"step", "loss", "attention/a", "rows_per_second"}
 
 
+def test_a_record_that_was_lost_on_its_way_is_written_when_it_comes_at_the_end(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    with tracker(storage, TrackingSettings(), [], print) as tracked:
+        for step in (2, 6, 2, 4, 6):
+            tracked.record(made(step))
+    assert [record["step"] for record in lines(storage.read("history.jsonl"))] == [2, 6, 4]
+
+
 def test_checks_have_steps_of_their_own(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path))
     checked = {"step": 2, "validation": {"score": 0.5}}
