@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from dynfusion.edges.object_store import ObjectStore
+from dynfusion.edges.object_store import DEADLINE_SECONDS, ObjectStore
 from dynfusion.edges.s3_address import is_s3, parse_s3
+from dynfusion.edges.s3_clients import STALL_SECONDS
 from dynfusion.fusion.api import FusionModel
 from dynfusion.training.storage import LocalStorage, Storage, in_order
 
@@ -17,8 +18,9 @@ _TRANSFERS = 8
 class S3Storage:
     """`training.storage.Storage` at an `s3://` address. Safe to pickle: it holds the address, never a key."""
 
-    def __init__(self, uri: str) -> None:
-        self.store = ObjectStore(parse_s3(uri))
+    def __init__(self, uri: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        stall_seconds = min(STALL_SECONDS, deadline_seconds / 3)  # so that the last attempt ends soon after
+        self.store = ObjectStore(parse_s3(uri), deadline_seconds=deadline_seconds, stall_seconds=stall_seconds)
 
     @property
     def address(self) -> str:
@@ -63,9 +65,9 @@ class S3Storage:
         target.write_bytes(self.store.read(path))
 
 
-def open_storage(uri: str) -> Storage:
-    """The folder at a path, a `file://` or an `s3://` address."""
-    return S3Storage(uri) if is_s3(uri) else LocalStorage(uri)
+def open_storage(uri: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> Storage:
+    """The folder at a path, a `file://` or an `s3://` address, which is tried again for so long at each request."""
+    return S3Storage(uri, deadline_seconds=deadline_seconds) if is_s3(uri) else LocalStorage(uri)
 
 
 def below(uri: str, name: str) -> str:
