@@ -1,6 +1,5 @@
 """A run's folder in a bucket. Small files by one request each, checkpoints by parallel ones, all of them retried."""
 
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dynfusion.edges.object_store import DEADLINE_SECONDS, ObjectStore
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.edges.s3_clients import STALL_SECONDS
 from dynfusion.fusion.api import FusionModel
+from dynfusion.training.scratch import scratch_folder
 from dynfusion.training.storage import LocalStorage, Storage, in_order
 
 _TRANSFERS = 8
@@ -54,8 +54,7 @@ class S3Storage:
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="dynfusion-fetched-") as scratch:
-            folder = Path(scratch)
+        with scratch_folder("fetched") as folder:
             with ThreadPoolExecutor(_TRANSFERS) as pool:
                 list(pool.map(lambda name: self._fetch(f"{path}/{name}", folder / name), self.store.find(path)))
             yield folder
