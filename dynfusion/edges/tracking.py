@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from dynfusion.edges.tracking_sinks import TENSORBOARD, Bucket, Ended, History, MLflow, TensorBoard, WandB
 from dynfusion.training.checks import VALIDATION
@@ -126,7 +126,8 @@ def tracker(
 
     Raises ValueError when a tracker is asked for that is not installed; a sink that fails later is named through `say`.
     """
-    made, ended = Tracker(list(_sinks(storage, settings)), say), cast(Ended, "interrupted")
+    made = Tracker(list(_sinks(storage, settings)), say)
+    ended: Ended = "interrupted"
     try:
         made.open()
         for record in history:

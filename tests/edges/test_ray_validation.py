@@ -264,11 +264,12 @@ def test_a_validation_that_is_killed_every_time_ends_no_run_that_only_watches(
 ) -> None:
     monkeypatch.setattr("dynfusion.edges.ray_train.Validator", Killed)
     base, said = stopping(dataset, tmp_path), list[str]()
-    watching = base.model_copy(update={"validation": ValidationSettings()})
+    train = base.train.model_copy(update={"checkpoint_every_steps": 6})
+    watching = base.model_copy(update={"validation": ValidationSettings(), "train": train})
     record = training(Path(train_on_ray(watching, Watch(silent, said.append))))
     assert record["ended"] == {"step": 15, "why": "every epoch is done"}
     assert record["validation"] == []
-    assert any(text.startswith("step 2 was not validated yet: its process is lost, ") for text in said)
+    assert any(text.startswith("step 6 was not validated yet: its process is lost, ") for text in said)
     assert any(text.startswith("step 15 was not validated: its process is lost, ") for text in said)
     assert not any("continuing from" in text for text in said)  # no worker went with it
 
