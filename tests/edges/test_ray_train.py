@@ -166,9 +166,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_once_and_with_its_sentence(datas
     train = {"learning_rate": 1e30, "gradient_clipping": 0.0, "warmup_share": 0.0}
     wild = wild.model_copy(update={"train": wild.train.model_copy(update=train)})
     said: list[str] = []
-    with pytest.raises(
-        ValueError, match=r"training stopped at step \d+, the first whose loss"
-    ):
+    with pytest.raises(ValueError, match=r"training stopped at step \d+, the first whose loss"):
         train_on_ray(wild, Watch(silent, said.append))
     assert len([text for text in said if "steps of 128 molecules" in text]) == 1
 
