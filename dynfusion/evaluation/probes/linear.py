@@ -11,7 +11,7 @@ start, one label after another, on one thread and a grid of five C: 6,264 x 1,49
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from dynfusion.evaluation.probes.generalised_linear import Targets, path
 from dynfusion.evaluation.probes.prior import prior
 from dynfusion.evaluation.probes.selection import best_of
-from dynfusion.evaluation.probes.settings import Labelled, ProbeSettings, ProbeTask
+from dynfusion.evaluation.probes.settings import Labelled, ProbeSettings, ProbeTask, indicators
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A fitted linear probe."""
+    """A fitted linear probe, with weights for the standardised features themselves."""
 
     space: Space
     outputs: Outputs
@@ -110,9 +110,12 @@ class LinearProbe:
         """The head at the chosen C; the same bytes on any number of cores, whatever the seed."""
         with threadpool_limits(limits=1):
             space = _space(train[0])
-            grid = (chosen["inverse_penalty"],)
             coordinates = space.of(train[0])
-            return LinearHead(space, next(_fits((coordinates, train[1]), grid, target, settings.max_iterations)))
+            grid = (chosen["inverse_penalty"],)
+            outputs = next(_fits((coordinates, train[1]), grid, target, settings.max_iterations))
+            if space.basis is not None:
+                outputs = replace(outputs, weights=space.basis @ outputs.weights)
+        return LinearHead(replace(space, basis=None), outputs)
 
 
 def _space(values: Float[np.ndarray, "rows dim"]) -> Space:
@@ -128,7 +131,7 @@ def _fits(train: Labelled, grid: tuple[float, ...], target: ProbeTask, max_itera
     """A model for every C of an ascending grid."""
     coordinates, labels = train
     constants = prior(labels, target)
-    values, known = _indicators(labels, target)
+    values, known = indicators(labels, target)
     varied = np.array([len(np.unique(value[rows])) > 1 for value, rows in zip(values.T, known.T, strict=True)])
     fitted = np.flatnonzero(varied)
     if len(fitted) == 0:
@@ -145,12 +148,3 @@ def _fits(train: Labelled, grid: tuple[float, ...], target: ProbeTask, max_itera
     targets = Targets(target.kind, values, known)
     for weights, intercept in path(coordinates, targets, grid, max_iterations=max_iterations):
         yield Outputs(target, fitted, weights * scale, intercept * scale + centre, constants)
-
-
-def _indicators(labels: np.ndarray, target: ProbeTask) -> tuple[np.ndarray, np.ndarray]:
-    """Labels without NaN (one-hot for classes), and where they are known."""
-    known = ~np.isnan(labels)
-    if target.kind != "multiclass":
-        return np.where(known, labels, 0.0), known
-    one_hot = labels == np.arange(target.classes)
-    return one_hot.astype(np.float64), np.broadcast_to(known, one_hot.shape)

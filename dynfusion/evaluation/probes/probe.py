@@ -13,10 +13,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from dynfusion.evaluation.probes.boosting import BoostingProbe
 from dynfusion.evaluation.probes.linear import LinearProbe
+from dynfusion.evaluation.probes.neighbours import NeighboursProbe
 from dynfusion.evaluation.probes.settings import Labelled, ProbeSettings, ProbeTask
+from dynfusion.evaluation.probes.xgboost_defaults import XGBoostProbe, installed
 
-__all__ = ["PROBES", "Head", "Labelled", "Probe", "ProbeSettings", "ProbeTask"]
+__all__ = ["PROBES", "Head", "Labelled", "Probe", "ProbeSettings", "ProbeTask", "available_probes"]
 
 
 @runtime_checkable
@@ -46,5 +49,12 @@ class Probe(Protocol):
         ...
 
 
-PROBES: Mapping[str, Probe] = MappingProxyType({"linear": LinearProbe()})
+PROBES: Mapping[str, Probe] = MappingProxyType(
+    {"linear": LinearProbe(), "knn": NeighboursProbe(), "boosting": BoostingProbe(), "xgboost": XGBoostProbe()}
+)
 """By the name that a cell of the report bears."""
+
+
+def available_probes() -> tuple[str, ...]:
+    """Names of the probes that can be fitted here: all, or all but XGBoost where that extra is not installed."""
+    return tuple(name for name in PROBES if name != "xgboost" or installed())

@@ -20,7 +20,7 @@ class ProbeSettings(Settings):
     )
     neighbours: tuple[int, ...] = Field((1, 3, 5, 9, 15, 31), min_length=1, description="grid for k of the kNN probe")
     rounds: tuple[int, ...] = Field(
-        (25, 50, 100, 200), min_length=1, description="grid for the number of trees of the gradient boosting probe"
+        (25, 50, 100), min_length=1, description="grid for the number of trees of the gradient boosting probe"
     )
     folds: int = Field(
         3, ge=2, le=20, description="inner folds that choose from a grid where the task has no validation rows"
@@ -42,3 +42,12 @@ class ProbeTask:
     kind: Kind
     classes: int = 0
     """Number of classes of a multiclass label, else 0."""
+
+
+def indicators(labels: np.ndarray, target: ProbeTask) -> tuple[np.ndarray, np.ndarray]:
+    """Labels without NaN (one-hot for classes), and where they are known."""
+    known = ~np.isnan(labels)
+    if target.kind != "multiclass":
+        return np.where(known, labels, 0.0), known
+    one_hot = labels == np.arange(target.classes)
+    return one_hot.astype(np.float64), np.broadcast_to(known, one_hot.shape)

@@ -35,7 +35,7 @@ from dynfusion.evaluation.hiding.patterns import (
     random_rates,
     subsets,
 )
-from dynfusion.evaluation.probes.probe import PROBES
+from dynfusion.evaluation.probes.probe import available_probes
 from dynfusion.evaluation.protocol.groups import Fitting
 from dynfusion.evaluation.protocol.settings import EvaluationSettings, HidingSettings
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE, FINGERPRINT, Contestant
@@ -81,7 +81,7 @@ def parts(
         found += _transferred("given", True, everyone, modalities)
     found += _transferred("given", True, ablations, modalities)
     wide = settings.extent == "full"
-    for probe in PROBES:
+    for probe in available_probes():
         if probe != LINEAR:
             chosen = everyone if wide else narrow
             found += _transferred("probes", not (wide and folded), chosen, modalities, probe=probe)
