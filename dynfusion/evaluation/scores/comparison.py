@@ -23,7 +23,7 @@ class Estimate:
 
     resampled: Float[np.ndarray, "resamples"]
     """The value, then its bootstrap resamples; averaged over tasks, folds and seeds."""
-    folds: tuple[Float[np.ndarray, "folds"], ...] = ()
+    folds: tuple[Float[np.ndarray, "_"], ...] = ()
     """Per task the value on each fold, averaged over seeds; nothing where there is no cross-validation."""
     test_shares: tuple[float, ...] = ()
     """Per task the share of its molecules that a fold tests."""
