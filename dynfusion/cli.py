@@ -329,7 +329,7 @@ def submit(
 
 @app.command(epilog="Example: dynfusion export --checkpoint runs/demo/checkpoint-00000200-001 --out model")
 def export(
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Checkpoint folder of a run.")],
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="Checkpoint folder of a run, or its S3 address.")],
     out: Out,
 ) -> None:
     """Write the plain model folder of a checkpoint; needs neither DeepSpeed nor Ray."""
