@@ -166,8 +166,8 @@ def differences(report: Report) -> list[Section]:
     if not main:
         return []
     text = Text(
-        f"{ours.capitalize()} less each rival, paired on the same molecules. ▲ ahead, ▼ behind: the interval over molecules "
-        "and, with cross-validation, the corrected one over folds (second line) both exclude zero. ≈: level."
+        f"{ours.capitalize()} less each rival, paired on the same molecules. ▲ ahead, ▼ behind: the interval over "
+        "molecules and, with cross-validation, the corrected one over folds (second line) both exclude zero. ≈: level."
     )
     blocks: list[Block] = [text, _difference_table(report, main)]
     others = dict.fromkeys((r["representation"], r["fitting"], r["task"]) for r in found)
