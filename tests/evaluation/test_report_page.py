@@ -13,6 +13,7 @@ from dynfusion.evaluation.report.compare import labels, said
 from dynfusion.evaluation.report.page import REPORT_KEYS, read_report, terminal_table, write_report
 from dynfusion.evaluation.report.wording import summary
 from dynfusion.verbs.report import report as rebuild
+from tests.evaluation import outcomes
 from tests.evaluation.report_example import MODALITIES, TASKS, example_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -337,3 +338,15 @@ def test_a_screenshot_is_not_blank(folder, tmp_path):
     command += [f"--screenshot={picture}", (folder / "report.html").as_uri()]
     subprocess.run(command, capture_output=True, timeout=90, check=True)
     assert picture.stat().st_size > 100_000
+
+
+def test_a_report_from_finished_tasks_of_several_kinds_models_and_ablations_is_shown(tmp_path):
+    numbers = outcomes.example_report(models=("x", "y"), ablations=("no-gate",))
+    write_report(tmp_path, numbers)
+    page, markdown = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    assert summary(numbers)[0].startswith("When modalities are missing (mean over 2 tasks), fused (x) ")
+    for name in ("fused (x)", "fused (y)", "fused (no-gate)", "RMSE", "Spearman", "Gaps", "esol"):
+        assert name.lower() in markdown.lower()
+    sections = ["results", "differences", "table-1", "drops", "values", "hiding", "gaps", "data", "details", "terms"]
+    assert re.findall(r'<section id="([^"]+)"', page) == sections
+    assert not re.search(r"\bnan\b|\bNone\b", markdown)

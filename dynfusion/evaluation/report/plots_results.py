@@ -33,7 +33,7 @@ def drops(records: Records, *, title: str, series: Mapping[str, int]) -> str:
             strict=True,
         ):
             for line, record in enumerate(records):
-                _mark(axes, record, key, line, series.get(record["representation"], 0))
+                _mark(axes, record, key, float(line), series.get(record["representation"], 0))
             axes.axvline(0, color=TEXT, linewidth=1)
             axes.set_xlabel(name, fontsize=9)
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
