@@ -34,6 +34,7 @@ from dynfusion.evaluation.report.selection import (
     matching,
     metric_of,
     scope_name,
+    scope_title,
 )
 from dynfusion.evaluation.report.wording import METRIC_NAMES, listed
 
@@ -91,7 +92,7 @@ def said(reports: Mapping[str, Report]) -> str:
     if not differing:
         return "These reports have the same tasks, splits and settings of the evaluation."
     parts = [f"{name} ({', '.join(str(found.get(name, UNKNOWN)) for found in facts)})" for name in differing]
-    return f"These reports differ in {listed(parts)}, so what follows is not a fair comparison in these."
+    return f"These reports differ in {listed(parts)}, so what follows is no fair comparison where these matter."
 
 
 def _facts(report: Report) -> dict[str, str]:
@@ -137,7 +138,7 @@ def _results(reports: Mapping[str, Report], tasks: Sequence[str]) -> Section | N
         if not blocks:
             blocks = [*found, *more]
         else:
-            blocks.append(Fold(scope_name(report, scope), (*found, *more)))
+            blocks.append(Fold(scope_title(report, scope), (*found, *more)))
     return Section("results", "Results when modalities are missing", tuple(blocks), "Results") if blocks else None
 
 
@@ -193,7 +194,7 @@ def _drops(reports: Mapping[str, Report], tasks: Sequence[str]) -> Section | Non
                 Text(f"{title}, {scope_name(report, scope)}:"),
                 Table(("Representation", *reports), grouped(rows, report["modalities"])),
             ]
-        blocks += tables if not blocks else [Fold(scope_name(report, scope), tuple(tables))]
+        blocks += tables if not blocks else [Fold(scope_title(report, scope), tuple(tables))]
     return Section("drops", "What is lost", tuple(blocks), "Drops") if blocks else None
 
 

@@ -27,7 +27,7 @@ from dynfusion.evaluation.report.selection import (
     matching,
     metric_of,
     rank,
-    scope_name,
+    scope_title,
     scopes,
 )
 from dynfusion.evaluation.report.wording import METRIC_NAMES, PROTOCOL_NAMES
@@ -54,12 +54,9 @@ def drops(report: Report) -> list[Section]:
     figures = []
     for task, found in by_scope.items():
         ordered = sorted(found, key=lambda r: series[r["representation"]])
-        name = scope_name(report, task).capitalize() if task is None else str(task)
+        name = scope_title(report, task)
         figures.append((plots.drops(ordered, title=name, series=series), f"Relative and chance-corrected drop, {name}"))
-    tables = tuple(
-        Fold(scope_name(report, task).capitalize() if task is None else str(task), (_drop_table(found),))
-        for task, found in by_scope.items()
-    )
+    tables = tuple(Fold(scope_title(report, task), (_drop_table(found),)) for task, found in by_scope.items())
     blocks = (
         Text(
             "Left: per cent of the metric that is lost, from all present to the mean over every subset with something "
@@ -157,7 +154,7 @@ def hiding(report: Report) -> list[Section]:
         )
     tables = tuple(
         Fold(
-            scope_name(report, task).capitalize() if task is None else str(task),
+            scope_title(report, task),
             (_hiding_table(matching(records, task=task), every),),
         )
         for task in found
@@ -217,10 +214,7 @@ def training_gaps(report: Report) -> list[Section]:
         place = {"title": f"Test: {100 * rate:g} % hidden", "name": f"gaps-{rate}", "series": series}
         drawn = plots.curves(of_rate, x="train_rate", label="training cells to hide", metric=metric, **place)  # type: ignore[arg-type]
         figures.append((drawn, f"{metric} over the training rate, {100 * rate:g} % hidden in the test"))
-    tables = [
-        (scope_name(report, t).capitalize() if t is None else str(t), _gap_table(matching(records, task=t), lines))
-        for t in found
-    ]
+    tables = [(scope_title(report, t), _gap_table(matching(records, task=t), lines)) for t in found]
     text = Text(
         "Heads are fitted on training molecules with random gaps. “Complete rows”: the head sees only the "
         "training molecules that still show every modality, as it must without imputation."

@@ -34,6 +34,7 @@ from dynfusion.evaluation.report.selection import (
     metric_of,
     primary_metric,
     scope_name,
+    scope_title,
 )
 from dynfusion.evaluation.report.wording import METRIC_NAMES, PROBE_NAMES, SPLIT_NAMES, verdict
 
@@ -117,8 +118,9 @@ def _folded(report: Report, title: str, tables: Sequence[Record]) -> Fold:
     for table in tables:
         probe = "" if table["probe"] == LINEAR else f", {PROBE_NAMES.get(table['probe'], table['probe'])}"
         fitting = ", refitted heads" if table["fitting"] == "refitted" else ""
-        name = f"{scope_name(report, table['task'], table['tasks'])}: {METRIC_NAMES[table['metric']]}{probe}{fitting}"
-        blocks.append(Fold(name[0].upper() + name[1:], (results_table(report, table),)))
+        where = scope_title(report, table["task"], table["tasks"])
+        name = f"{where}: {METRIC_NAMES[table['metric']]}{probe}{fitting}"
+        blocks.append(Fold(name, (results_table(report, table),)))
     return Fold(title, tuple(blocks))
 
 

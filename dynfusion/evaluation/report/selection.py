@@ -91,6 +91,11 @@ def scope_name(report: Report, task: str | None, tasks: Sequence[str] | None = N
     return f"mean over {len(tasks or report['tasks'])} tasks" if task is None else task
 
 
+def scope_title(report: Report, task: str | None, tasks: Sequence[str] | None = None) -> str:
+    """`scope_name` as a title; a task keeps its own spelling."""
+    return scope_name(report, task, tasks).capitalize() if task is None else task
+
+
 def primary_metric(report: Report) -> str:
     """The metric of the headline."""
     found = {table["metric"] for table in report["tables"]}
