@@ -191,4 +191,5 @@ def _outcome(
         alignment=insight.alignment,
         collapse=insight.collapse,
         labels_known={part: shares_known(task, part) for part in SPLITS},
+        test_labels=task.labels[test],
     )

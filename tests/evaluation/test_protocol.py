@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from dynfusion.evaluation.hiding.masks import Shown
 from dynfusion.evaluation.hiding.patterns import Pattern, subsets
 from dynfusion.evaluation.probes.prior import prior
-from dynfusion.evaluation.probes.probe import PROBES
+from dynfusion.evaluation.probes.probe import available_probes
 from dynfusion.evaluation.protocol.cells import read_choice, read_result, write_choice, write_result
 from dynfusion.evaluation.protocol.jobs import Keys, choice_jobs, group_jobs
 from dynfusion.evaluation.protocol.plan import Part
@@ -266,7 +266,7 @@ class Known:
 
 
 @pytest.mark.parametrize("kind", ["binary", "multitask", "multiclass"])
-@pytest.mark.parametrize("probe", list(PROBES))
+@pytest.mark.parametrize("probe", available_probes())
 def test_an_oracle_scores_one_and_a_constant_and_a_shuffled_oracle_guess(model, kind, probe):
     data = task("alpha", kind=kind, rows=600)
     truth = np.nan_to_num(data.labels, nan=0.5).astype(np.float32)

@@ -79,7 +79,7 @@ def parts(
     found += _refitted("folds", not folded, everyone if settings.extent == "full" else main, modalities)
     if folded:
         found += _transferred("given", True, everyone, modalities)
-    found += _transferred("given", True, ablations, modalities)
+    found += _transferred("given" if folded else "folds", True, ablations, modalities)
     wide = settings.extent == "full"
     for probe in available_probes():
         if probe != LINEAR:
