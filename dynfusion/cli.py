@@ -5,6 +5,7 @@ imported when that verb is run. Exit codes: 0 done, 1 ran and failed, 2 wrong us
 by SIGTERM; `submit` adds 3, the job was stopped, and 4, no cluster.
 """
 
+import csv
 import importlib
 import importlib.metadata
 import os
@@ -32,6 +33,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+data_app = typer.Typer(help="Get public data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 JOBS = ("train", "evaluate", "pack", "embed")
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
@@ -217,28 +220,60 @@ def train(
     _call("train", run, overrides or [], debug=DEBUG.get())
 
 
-@app.command(epilog="Example: dynfusion evaluate --model runs/demo/model --tasks freesolv=tasks/freesolv --out report")
+@app.command(
+    epilog="Example: dynfusion evaluate --model runs/pool/model --tasks bace=packed/bace,bbbp=packed/bbbp --out report"
+)
 def evaluate(
-    model: Annotated[Path, typer.Option("--model", help="Model folder.")],
+    model: Annotated[
+        list[str], typer.Option("--model", metavar="[NAME=]FOLDER", help="Model folder; several are compared.")
+    ],
     tasks: Annotated[
         str,
-        typer.Option("--tasks", metavar="NAME=URI[,...]", help="Packed, labelled data sets, or CSV files with SMILES."),
+        typer.Option(
+            "--tasks",
+            metavar="[NAME=]URI[,...]",
+            help="Packed, labelled data sets, or CSV or Parquet files with SMILES, which need no name.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for cells and report.")] = Path("report"),
+    ablation: Annotated[
+        list[str] | None,
+        typer.Option("--ablation", metavar="[NAME=]FOLDER", help="Model with a part left out; given split only."),
+    ] = None,
     labels: Annotated[
         str | None,
-        typer.Option("--labels", metavar="A,B", help="Label columns of the CSV files; by default the one of 0 and 1."),
+        typer.Option(
+            "--labels",
+            metavar="A,B",
+            help="Label columns of such files; by default a MoleculeNet set's, else the one of 0 and 1.",
+        ),
     ] = None,
+    smiles_column: Annotated[str, typer.Option("--smiles-column", help="Of such files.")] = "smiles",
+    id_column: Annotated[
+        str | None, typer.Option("--id-column", help="Of such files; by default id, else rows are numbered.")
+    ] = None,
+    split_column: Annotated[
+        str | None, typer.Option("--split-column", help="Of such files: train, valid, test; by default split.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The given split and a linear probe only: minutes.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Everything on every fold: a day.")] = False,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="CPUs to use; all by default.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Measure a model under every pattern of missing modalities, beside its rivals, and write the report."""
+    """Measure models under every pattern of missing modalities, beside their rivals, and write the report."""
+    extent = [f"evaluation.extent={'full' if full else 'quick'}"] if quick or full else []
+    columns = importlib.import_module("dynfusion.verbs.labelled_table").TableColumns(
+        smiles=smiles_column, id=id_column, split=split_column, labels=tuple(_names(labels))
+    )
     _call(
         "evaluate",
         model,
         tasks=tasks,
         out=out,
-        labels=labels.split(",") if labels else [],
-        overrides=overrides or [],
+        ablations=ablation or [],
+        columns=columns,
+        workers=workers,
+        overrides=[*extent, *(overrides or [])],
         debug=DEBUG.get(),
     )
 
@@ -301,16 +336,34 @@ def export(
     _call("export", checkpoint, out)
 
 
-@app.command(epilog="Example: dynfusion report report/")
-def report(folder: Annotated[Path, typer.Argument(help="Folder with a report.json.")]) -> None:
-    """Write report.md and report.html again from report.json."""
-    _call("report", folder)
+@app.command(epilog="Example: dynfusion report first/ second/ --out comparison")
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders with a report.json.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for a comparison of several; by default comparison.")
+    ] = None,
+) -> None:
+    """Write report.md and report.html again from report.json, or compare several reports."""
+    _call("report", folders, out=out)
 
 
 @config_app.command("show", epilog="Example: dynfusion config show jobs/runs/demo.toml train.epochs=3")
 def config_show(run: Annotated[Path, typer.Argument(help="Run file (TOML).")], overrides: Overrides = None) -> None:
     """Print the full tree of a run's settings with the defaults filled in, as TOML."""
     _call("config_show", run, overrides or [])
+
+
+@data_app.command("fetch", epilog="Example: dynfusion data fetch moleculenet --out sets --tasks bace,sider")
+def data_fetch(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="moleculenet.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for a CSV file of each set.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Folder with <set>/train.csv, valid.csv and test.csv, no download.")
+    ] = None,
+    tasks: Annotated[str | None, typer.Option("--tasks", metavar="A,B", help="Sets; by default all.")] = None,
+) -> None:
+    """Get published labelled sets, checked, as CSV files for `evaluate --tasks`. The same command continues."""
+    _call("fetch", collection, out=out, source=source, tasks=_names(tasks))
 
 
 @contextmanager
@@ -379,6 +432,11 @@ def _parse(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     return group.commands[verb].make_context(f"dynfusion {verb}", [*arguments]).params
+
+
+def _names(text: str | None) -> list[str]:
+    """`a,b` as names; one that holds a comma stands in double quotes."""
+    return next(csv.reader([text], skipinitialspace=True)) if text else []
 
 
 def _call(verb: str, *positional: Any, **named: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dynfusion.evaluation.protocol.plan import EvaluationSettings
+from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.validation import ValidationSettings
 from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.masking import MaskingSettings

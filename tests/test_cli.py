@@ -9,7 +9,20 @@ import pytest
 
 from dynfusion.cli import main
 
-VERBS = ["demo", "embed", "pack", "inspect", "verify", "train", "submit", "evaluate", "export", "report", "config show"]
+VERBS = [
+    "demo",
+    "embed",
+    "pack",
+    "inspect",
+    "verify",
+    "train",
+    "submit",
+    "evaluate",
+    "export",
+    "report",
+    "config show",
+    "data fetch",
+]
 DEMO = Path(__file__).parents[1] / "jobs" / "runs" / "demo.toml"
 
 

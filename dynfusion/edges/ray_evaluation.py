@@ -1,90 +1,98 @@
 """Evaluation on Ray: independent jobs as tasks, large inputs put once, every result written the moment it is done.
 
-    driver: put(task, imputers, embeddings) once --> ray tasks run_group(group, ...) --> driver writes cells/<group>
+    driver: put(task, resamples, embeddings) once --> ray tasks choose, then run_group --> driver writes cells/
 
-A killed evaluation continues: groups whose file carries the same key are read, not run. Numbers do not depend on the
+A killed evaluation continues: what lies in a file with the same key is read, not run. Numbers do not depend on the
 number of workers, because every task computes on one BLAS thread and the driver orders results by the plan.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from dynfusion.edges.ray_tasks import map_on_ray
-from dynfusion.evaluation.protocol.cells import read_result, write_result
-from dynfusion.evaluation.protocol.plan import (
-    CellGroup,
-    EvaluationInputs,
-    EvaluationSettings,
-    GroupInputs,
-    GroupResult,
-    run_group,
-)
-from dynfusion.evaluation.representations.features import Encoded
-from dynfusion.evaluation.representations.imputers import (
-    Imputers,
-    ImputerSettings,
-    Pool,
-    Ridge,
-    collect,
-    fit_ridge,
-    ridge_plan,
-)
+from dynfusion.evaluation.protocol.cells import read_choice, read_result, write_choice, write_result
+from dynfusion.evaluation.protocol.groups import GroupResult
+from dynfusion.evaluation.protocol.jobs import Choice, ChoiceJob, GroupJob, Keys, TaskInputs, choice_jobs, group_jobs
+from dynfusion.evaluation.protocol.plan import Part
+from dynfusion.evaluation.protocol.reader import choose
+from dynfusion.evaluation.protocol.run import run_group
+from dynfusion.evaluation.protocol.settings import EvaluationSettings
+from dynfusion.evaluation.representations.features import Representation
+from dynfusion.evaluation.tasks.splits import Fold
 from dynfusion.evaluation.tasks.task import TaskData
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
 
 
-def _run(
-    group: CellGroup, task: TaskData, imputers: Imputers | None, encoded: Encoded | None, settings: EvaluationSettings
-) -> GroupResult:
-    return run_group(group, GroupInputs(task, imputers, encoded), settings)
-
-
 def evaluate_on_ray(
-    groups: Sequence[CellGroup], inputs: EvaluationInputs, out: Path, *, progress: Progress | None = None
+    plan: Sequence[Part],
+    inputs: TaskInputs,
+    out: Path,
+    *,
+    settings: EvaluationSettings,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> list[GroupResult]:
-    """Results of all groups in their order; those finished before are read from `out/cells`, the others run.
+    """Results of every group of one task's plan in its order; what was finished before is read from `out/cells`.
 
-    The caller has initialised Ray. Raises ValueError as `run_group` does.
+    `workers` of its CPUs are used, or all. The caller has initialised Ray. Raises ValueError as `run_group` does.
     """
-    folder = out / "cells"
-    found = [read_result(folder, group) for group in groups]
-    missing = [number for number, result in enumerate(found) if result is None]
-    done = len(groups) - len(missing)
+    keys = Keys(inputs, settings)
+    chosen = _choices(choice_jobs(inputs, plan, keys), inputs, out / "cells", settings, workers)
+    jobs = group_jobs(inputs, plan, chosen, keys)
+    return _results(jobs, inputs, out / "cells", settings, workers, progress)
 
-    def finished(job: int, result: GroupResult) -> None:
+
+def _choices(
+    jobs: Sequence[ChoiceJob], inputs: TaskInputs, folder: Path, settings: EvaluationSettings, workers: int | None
+) -> dict[str, dict[str, float]]:
+    """Hyper-parameters by the key of their choice."""
+    found = {job.choice.key: read_choice(folder, job.choice) for job in jobs}
+    missing = [job for job in jobs if found[job.choice.key] is None]
+
+    def finished(number: int, chosen: dict[str, float]) -> None:
+        choice = missing[number].choice
+        write_choice(folder, choice, chosen)
+        found[choice.key] = chosen
+
+    arguments = [(job.choice, inputs.task, job.fold, job.member, settings) for job in missing]
+    map_on_ray(_choose, arguments, finished=finished, at_most=workers)
+    return {key: chosen for key, chosen in found.items() if chosen is not None}
+
+
+def _results(
+    jobs: Sequence[GroupJob],
+    inputs: TaskInputs,
+    folder: Path,
+    settings: EvaluationSettings,
+    workers: int | None,
+    progress: Progress | None,
+) -> list[GroupResult]:
+    found = [read_result(folder, job.group) for job in jobs]
+    missing = [number for number, result in enumerate(found) if result is None]
+    done = len(jobs) - len(missing)
+
+    def finished(number: int, result: GroupResult) -> None:
         nonlocal done
         write_result(folder, result)
-        found[missing[job]] = result
+        found[missing[number]] = result
         done += 1
         if progress is not None:
-            progress(done, len(groups))
+            progress(done, len(jobs))
 
-    jobs = []
+    arguments = []
     for number in missing:
-        parts = inputs.of(groups[number])
-        jobs.append((groups[number], parts.task, parts.imputers, parts.encoded, inputs.settings))
-    map_on_ray(_run, jobs, finished=finished)
+        job = jobs[number]
+        arguments.append((job.group, inputs.task, job.fold, job.contestant, job.chosen, inputs.counts, settings))
+    map_on_ray(run_group, arguments, finished=finished, at_most=workers)
     return [result for result in found if result is not None]
 
 
-def fit_imputers_on_ray(pool: Pool, *, settings: ImputerSettings, progress: Progress | None = None) -> Imputers:
-    """A ridge for every visible subset and absent modality, each fitted as one task. The caller has initialised Ray.
-
-    Raises ValueError as `fit_ridge` does.
-    """
-    wanted = ridge_plan(pool.modalities)
-    ridges: dict[int, Ridge] = {}
-
-    def finished(number: int, ridge: Ridge) -> None:
-        ridges[number] = ridge
-        if progress is not None:
-            progress(len(ridges), len(wanted))
-
-    map_on_ray(_fit, [(pool, visible, target, settings) for visible, target in wanted], finished=finished)
-    return collect(pool, [ridges[number] for number in range(len(wanted))], settings=settings)
-
-
-def _fit(pool: Pool, visible: tuple[str, ...], target: str, settings: ImputerSettings) -> Ridge:
-    return fit_ridge(pool, visible, target, settings=settings)
+def _choose(
+    choice: Choice, task: TaskData, fold: Fold, member: Representation, settings: EvaluationSettings
+) -> dict[str, float]:
+    with threadpool_limits(limits=1):
+        return choose(member, fold.of(task), probe=choice.probe, seed=0, settings=settings.probe)

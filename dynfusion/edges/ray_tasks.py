@@ -11,9 +11,15 @@ IN_FLIGHT_PER_CPU = 3
 
 
 def map_on_ray(
-    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], *, finished: Callable[[int, Result], None]
+    function: Callable[..., Result],
+    jobs: Sequence[tuple[Any, ...]],
+    *,
+    finished: Callable[[int, Result], None],
+    at_most: int | None = None,
 ) -> None:
     """Calls `function(*job)` as one-CPU tasks; `finished(number of the job, result)` runs here as each completes.
+
+    As many run at once as the cluster has CPUs, or `at_most`.
 
     An argument that several jobs share (the same object) is put into the object store once. A ValueError of the
     function is raised as it is; whatever is still running is cancelled then.
@@ -22,7 +28,7 @@ def map_on_ray(
     uses = Counter(id(argument) for job in jobs for argument in job)
     shared = {id(part): ray.put(part) for part in _distinct(jobs) if uses[id(part)] > 1}
     running: dict[ray.ObjectRef, int] = {}
-    limit = max(1, int(ray.cluster_resources().get("CPU", 1))) * IN_FLIGHT_PER_CPU
+    limit = at_most or max(1, int(ray.cluster_resources().get("CPU", 1))) * IN_FLIGHT_PER_CPU
     waiting = iter(enumerate(jobs))
     try:
         while True:

@@ -22,6 +22,7 @@ import pyarrow.parquet
 from jaxtyping import Float64
 
 from dynfusion.encoders.molecules import Molecules, canonical_key, parse
+from dynfusion.encoders.structure import scaffold_of
 
 SOLUBILITY_CLASSES = {"(A) low": 0.0, "(B) medium": 1.0, "(C) high": 2.0}
 TEST_FRACTION = 0.2
@@ -152,20 +153,13 @@ def _scaffold_split(rows: Sequence[_Row]) -> list[_Row]:
     """
     groups: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
-        groups.setdefault(_scaffold(row.smiles) or row.key, []).append(number)
+        groups.setdefault(scaffold_of(parse(row.smiles)) or row.key, []).append(number)
     test: set[int] = set()
     for group in sorted(groups, key=lambda name: blake2b(name.encode(), digest_size=8).digest()):
         members = groups[group]
         if len(members) <= LARGEST_TEST_GROUP * len(rows) and len(test) + len(members) <= TEST_FRACTION * len(rows):
             test.update(members)
     return [replace(row, split="test" if number in test else "train") for number, row in enumerate(rows)]
-
-
-def _scaffold(smiles: str) -> str:
-    """The Murcko scaffold's SMILES without stereochemistry, empty for an acyclic molecule."""
-    from rdkit.Chem.Scaffolds import MurckoScaffold
-
-    return str(MurckoScaffold.MurckoScaffoldSmiles(mol=parse(smiles), includeChirality=False))
 
 
 def _above_training_median(rows: Sequence[_Row]) -> list[_Row]:

@@ -8,24 +8,26 @@ One thread, fixed rows, a fixed penalty: the same checkpoint gives the same floa
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from pydantic import Field, model_validator
-from threadpoolctl import threadpool_limits
 
-from dynfusion.evaluation.hiding.patterns import Pattern, subsets, visible_mask
+from dynfusion.evaluation.hiding.masks import visible_mask
+from dynfusion.evaluation.hiding.patterns import subsets
 from dynfusion.evaluation.insight.reconstruction import skill_over_mean
-from dynfusion.evaluation.probes.logistic import ProbeSettings, fit_logistic, prior
-from dynfusion.evaluation.protocol.plan import num_classes, require_classes
-from dynfusion.evaluation.representations.features import Model, encode_rows, matched, visible_inputs
-from dynfusion.evaluation.scores.resampling import metric_resamples
+from dynfusion.evaluation.insight.retrieval import ranks
+from dynfusion.evaluation.probes.linear import LinearProbe
+from dynfusion.evaluation.probes.prior import prior
+from dynfusion.evaluation.probes.settings import ProbeSettings
+from dynfusion.evaluation.protocol.reader import probe_task
+from dynfusion.evaluation.representations.fused import Model, embed_rows, matched, visible_inputs
+from dynfusion.evaluation.scores.resampling import metric_resamples, once
 from dynfusion.evaluation.tasks.task import TaskData
+from dynfusion.evaluation.threads import one_thread
 from dynfusion.settings import Settings
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.manifest import Manifest
@@ -36,9 +38,9 @@ METRICS = {
     "retrieval": "share of molecules whose z from a subset is nearest to their own z from everything, over subsets",
     "probe": "ROC-AUC on valid rows of a head fitted on train rows, all present and each modality absent, over tasks",
 }
-HEAD = ProbeSettings(inverse_penalties=(1e-2,))
+HEAD = {"inverse_penalty": 1e-2}
 """One penalty for every checkpoint, so that two of them differ by their embeddings alone."""
-_ROWS_AT_ONCE = 1024
+LEAST_TRAINING_ROWS = 5
 
 
 class ValidationSettings(Settings):
@@ -96,6 +98,13 @@ def checkpoints_between_checks(settings: ValidationSettings, manifest: Manifest)
     return (settings.every_checkpoints or 1) if held_out or settings.tasks else 0
 
 
+def require_classes(task: TaskData) -> TaskData:
+    """The task itself. Raises ValueError when its labels are neither binary nor classes."""
+    if task.kind == "regression":
+        raise ValueError(f"task {task.name}: its labels are real numbers, allowed are 0 and 1 or classes")
+    return task
+
+
 def check_task(task: TaskData, manifest: Manifest) -> None:
     """Whether a labelled set can be validated on beside this training data.
 
@@ -108,7 +117,7 @@ def check_task(task: TaskData, manifest: Manifest) -> None:
         raise ValueError(
             f"validation.tasks.{task.name}: its modalities are {dims}, allowed are the training data's: {pool}"
         )
-    for part, least in (("train", HEAD.folds), ("valid", 1)):
+    for part, least in (("train", LEAST_TRAINING_ROWS), ("valid", 1)):
         labelled = task.present.any(axis=1) & ~np.isnan(task.labels).all(axis=1) & (task.split == part)
         if labelled.sum() < least:
             raise ValueError(
@@ -124,7 +133,7 @@ def validate(
 
     Raises ValueError when no part has rows, or the model does not fit the data.
     """
-    with _one_thread():
+    with one_thread():
         parts = _held_out_scores(model, _held_out(dataset, settings.rows))
         parts["probe"] = _mean([_probe(model, _without_test(task)) for task in tasks.values()])
     found = {name: value for name, value in parts.items() if not math.isnan(value)}
@@ -175,10 +184,10 @@ def _held_out_scores(model: Model, task: TaskData) -> dict[str, float]:
     if len(task.ids) == 0:
         return {"reconstruction": math.nan, "retrieval": math.nan}
     task, statistics = matched(task, model), model.statistics()
-    everything = encode_rows(model, task, np.arange(len(task.ids)), visible=task.present)
+    everything = embed_rows(model.encode, task, np.arange(len(task.ids)), visible=task.present)
     skills, recalls = [], []
     for shown in subsets(task.modalities)[1:]:
-        visible = visible_mask(Pattern("validation", shown), task.present, modalities=task.modalities)
+        visible = visible_mask(shown, task.present, modalities=task.modalities)
         rows = np.flatnonzero(visible.any(axis=1) & (task.present & ~visible).any(axis=1))
         if len(rows) == 0:
             continue
@@ -187,56 +196,31 @@ def _held_out_scores(model: Model, task: TaskData) -> dict[str, float]:
             known = task.present[rows, task.modalities.index(target)]
             truth, guess = task.values[target][rows[known]], rebuilt[target][known]
             skills.append(skill_over_mean(truth, guess, statistics[target]))
-        fused = encode_rows(model, task, rows, visible=visible[rows])
-        recalls.append(recall_at_one(fused, everything, own=rows))
+        fused = embed_rows(model.encode, task, rows, visible=visible[rows])
+        recalls.append(float(ranks(fused, everything, own=rows).hits(1).mean()))
     return {"reconstruction": _mean(skills), "retrieval": _mean(recalls)}
-
-
-def recall_at_one(
-    queries: Float[np.ndarray, "queries dim"],
-    candidates: Float[np.ndarray, "candidates dim"],
-    *,
-    own: Int64[np.ndarray, " queries"],
-) -> float:
-    """Share of queries whose most similar candidate (cosine) is number `own`, 0..1.
-
-    Candidates that are level at the top share the hit, so that embeddings which have all collapsed into one score
-    1 / candidates and not 1.
-    """
-    queries, candidates = _unit(queries), _unit(candidates)
-    hits = 0.0
-    for start in range(0, len(queries), _ROWS_AT_ONCE):
-        similarity = queries[start : start + _ROWS_AT_ONCE] @ candidates.T
-        top = similarity == similarity.max(axis=1, keepdims=True)
-        hits += float((top[np.arange(len(top)), own[start : start + _ROWS_AT_ONCE]] / top.sum(axis=1)).sum())
-    return hits / len(queries)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
 
 
 def _probe(model: Model, task: TaskData) -> float:
     """Mean ROC-AUC over the patterns, 0..1; NaN where the valid rows have one class only."""
     task = matched(task, model)
     train, valid = task.rows("train"), task.rows("valid")
-    classes = num_classes(task)
+    target = probe_task(task)
     fit = train[task.present[train].any(axis=1) & ~np.isnan(task.labels[train]).all(axis=1)]
-    embedding = encode_rows(model, task, fit, visible=task.present[fit])
-    nothing = (embedding[:0], task.labels[:0])
-    head = fit_logistic((embedding, task.labels[fit]), nothing, classes=classes, seed=0, settings=HEAD)
-    fallback, once = prior(task.labels[train], classes=classes), np.ones((1, len(valid)))
+    embedding = embed_rows(model.encode, task, fit, visible=task.present[fit])
+    labelled = (embedding, task.labels[fit])
+    head = LinearProbe().fit(labelled, target=target, chosen=HEAD, seed=0, settings=ProbeSettings())
+    fallback = prior(task.labels[train], target)
     areas = []
     for shown in subsets(task.modalities):
         if len(shown) < len(task.modalities) - 1:
             continue
-        visible = visible_mask(Pattern("validation", shown), task.present[valid], modalities=task.modalities)
+        visible = visible_mask(shown, task.present[valid], modalities=task.modalities)
         usable = visible.any(axis=1)
         scores = np.tile(fallback, (len(valid), 1))
         if usable.any():
-            scores[usable] = head.scores(encode_rows(model, task, valid[usable], visible=visible[usable]))
-        areas.append(float(metric_resamples("roc_auc", scores, task.labels[valid], once)[0]))
+            scores[usable] = head.scores(embed_rows(model.encode, task, valid[usable], visible=visible[usable]))
+        areas.append(float(metric_resamples("roc_auc", scores, task.labels[valid], once(len(valid)))[0]))
     return _mean(areas)
 
 
@@ -258,15 +242,3 @@ def _mean(values: list[float]) -> float:
     """Mean of what is defined, NaN when nothing is."""
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums do not depend on how many cores there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(limits=1):
-            yield
-    finally:
-        torch.set_num_threads(before)

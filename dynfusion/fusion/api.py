@@ -5,7 +5,7 @@ fused = model.encode({"morgan": a, "selfies": b})          # a modality left out
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dynfusion.fusion.gating import Gates
 from dynfusion.fusion.model import FusionNetwork, ModelSettings
 from dynfusion.settings import build
 
@@ -79,6 +80,16 @@ class FusionModel:
                 chunks[name].append((values * scale + tower.mean).numpy())
         return {name: np.concatenate(parts) for name, parts in chunks.items()}
 
+    def projections(
+        self, embeddings: Embeddings, present: Presence | None = None
+    ) -> dict[str, Float[np.ndarray, "rows dim"]]:
+        """Every present modality in the shared space, what `encode` weighs and adds; zero where absent, float32."""
+        return self._per_modality(embeddings, present, lambda gates, projection: projection)
+
+    def gates(self, embeddings: Embeddings, present: Presence | None = None) -> dict[str, Float[np.ndarray, "rows _"]]:
+        """How far each dimension of a modality is let through, 0..1, as wide as its embedding; zero where absent."""
+        return self._per_modality(embeddings, present, lambda gates, projection: gates.values)
+
     def statistics(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Mean and standard deviation of each modality over the training rows, float64."""
         return {
@@ -102,14 +113,34 @@ class FusionModel:
         return cls(load_network(Path(folder)))
 
     def _run(self, embeddings: Embeddings, present: Presence | None) -> Iterator[tuple[Tensor, Tensor]]:
+        for values, visible in self._batches(embeddings, present):
+            with torch.inference_mode():
+                yield self.network.encode(values, visible)
+
+    def _per_modality(
+        self, embeddings: Embeddings, present: Presence | None, pick: Callable[[Gates, Tensor], Tensor]
+    ) -> dict[str, np.ndarray]:
+        """What `pick` takes of every tower's gates and projection, zero where the modality is absent."""
+        chunks: dict[str, list[np.ndarray]] = {name: [] for name in self.modalities}
+        for values, visible in self._batches(embeddings, present):
+            with torch.inference_mode():
+                for column, (name, tower) in enumerate(
+                    zip(self.modalities, self._towers(values, visible), strict=True)
+                ):
+                    chunks[name].append(torch.where(visible[:, [column]], pick(*tower), 0).numpy())
+        return {name: np.concatenate(parts) for name, parts in chunks.items()}
+
+    def _batches(self, embeddings: Embeddings, present: Presence | None) -> Iterator[tuple[list[Tensor], Tensor]]:
         values, visible = self._gather(embeddings, present or {})
         for start in range(0, max(1, len(visible)), self.batch_rows):
             rows = slice(start, start + self.batch_rows)
-            yield self._encode_rows([value[rows] for value in values], visible[rows])
+            yield [value[rows] for value in values], visible[rows]
 
-    @torch.inference_mode()
-    def _encode_rows(self, values: list[Tensor], visible: Bool[Tensor, "rows modalities"]) -> tuple[Tensor, Tensor]:
-        return self.network.encode(values, visible)
+    def _towers(self, values: list[Tensor], visible: Bool[Tensor, "rows modalities"]) -> Iterator[tuple[Gates, Tensor]]:
+        """Gates and projection of every modality, one after the other."""
+        for tower, value, column in zip(self.network.towers, values, visible.unbind(dim=1), strict=True):
+            gates, projection, _ = tower(tower.standardise(value, column), column.to(tower.mean.dtype)[None])
+            yield gates, projection
 
     def _gather(
         self, embeddings: Embeddings, present: Presence

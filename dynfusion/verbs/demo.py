@@ -30,7 +30,8 @@ from dynfusion.store.pack_inputs import PackInputs, PackSettings
 from dynfusion.store.reasons import Reason
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.embed import embed_with_all
-from dynfusion.verbs.evaluate import evaluate_model
+from dynfusion.verbs.evaluate import evaluate_models
+from dynfusion.verbs.evaluated_models import open_models
 from dynfusion.verbs.train import train_settings
 
 RUN_FILE = Path(os.path.relpath(str(files("dynfusion.verbs").joinpath("demo.toml"))))
@@ -50,7 +51,8 @@ def demo(out: Path, *, debug: bool = False) -> Path:
     with cluster(cpus=settings.cluster.workers[1], debug=debug):
         train_settings(settings, debug=debug)
         model = out / "runs" / settings.cluster.name / "model"
-        page = evaluate_model(model, tasks=tasks, out=out / "report", settings=settings.evaluation)
+        models = open_models({settings.cluster.name: str(model)}, {})
+        page = evaluate_models(models, tasks=tasks, out=out / "report", settings=settings.evaluation)
     _print_farewell(out, model, page, tasks, time.monotonic() - started)
     return page
 

@@ -1,32 +1,39 @@
-"""`dynfusion evaluate`: what a trained fusion model is worth on labelled tasks when modalities are missing."""
+"""`dynfusion evaluate`: what trained fusion models are worth on labelled tasks when modalities are missing."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
-from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_cluster import cluster
-from dynfusion.edges.ray_evaluation import evaluate_on_ray, fit_imputers_on_ray
-from dynfusion.edges.s3_address import is_s3
-from dynfusion.edges.s3_storage import load_model, open_storage
-from dynfusion.evaluation.insight.reconstruction import reconstruction_records
-from dynfusion.evaluation.protocol.plan import EvaluationInputs, EvaluationSettings, GroupResult, plan, require_classes
-from dynfusion.evaluation.report.assembly import Provenance, build_report
+from dynfusion.edges.ray_evaluation import evaluate_on_ray
+from dynfusion.edges.ray_insight import Insight, fit_rivals_on_ray, insight_on_ray
+from dynfusion.evaluation.insight.reconstruction import Rivals
+from dynfusion.evaluation.protocol.groups import GroupResult
+from dynfusion.evaluation.protocol.jobs import TaskInputs, task_inputs
+from dynfusion.evaluation.protocol.outcome import TaskOutcome
+from dynfusion.evaluation.protocol.plan import Part, parts
+from dynfusion.evaluation.protocol.settings import EvaluationSettings
+from dynfusion.evaluation.report.assembly import ModelRecord, Provenance, build_report
+from dynfusion.evaluation.report.cells_table import cells_table
 from dynfusion.evaluation.report.page import read_report, terminal_table, write_report
 from dynfusion.evaluation.report.versions import versions
 from dynfusion.evaluation.report.wording import summary
-from dynfusion.evaluation.representations.features import encode_task, matched, standardised
-from dynfusion.evaluation.representations.imputers import Imputers, Pool
+from dynfusion.evaluation.representations.features import FINGERPRINT, FUSED, PROJECTION_MEAN, Contestant
+from dynfusion.evaluation.representations.fused import embed_task, matched, mean_projection
 from dynfusion.evaluation.representations.pool import read_pool
-from dynfusion.evaluation.tasks.task import TaskData, read_task
-from dynfusion.fusion.api import FusionModel
+from dynfusion.evaluation.representations.table import rivals
+from dynfusion.evaluation.representations.units import standardised
+from dynfusion.evaluation.tasks.leaks import leaks
+from dynfusion.evaluation.tasks.task import SPLITS, TaskData
 from dynfusion.settings import Settings, build, parse_overrides
-from dynfusion.training.checkpoint import MODEL
+from dynfusion.store.dataset import Dataset
 from dynfusion.verbs.display import console, progress
-from dynfusion.verbs.labelled_csv import pack_csv
+from dynfusion.verbs.evaluated_models import EvaluatedModel, open_models, open_pool, parse_models, pool_keys
+from dynfusion.verbs.evaluated_tasks import describe, read_structured, shares_known
+from dynfusion.verbs.labelled_table import TableColumns, is_table, pack_table, parse_tasks
 
 
 class _Overrides(Settings):
@@ -35,147 +42,154 @@ class _Overrides(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
+@dataclass(frozen=True)
+class Common:
+    """What all tasks of an evaluation share."""
+
+    models: list[EvaluatedModel]
+    rivals: list[Contestant]
+    fillers: Rivals
+    pool_keys: frozenset[str] | None
+    settings: EvaluationSettings
+    out: Path
+    workers: int | None
+
+
 def evaluate(
-    model: str | Path,
+    models: Sequence[str],
     *,
     tasks: str,
     out: str | Path,
-    labels: Sequence[str] = (),
+    ablations: Sequence[str] = (),
+    columns: TableColumns | None = None,
+    workers: int | None = None,
     overrides: Iterable[str] = (),
     debug: bool = False,
 ) -> Path:
-    """`evaluate_model` from a command line.
+    """`evaluate_models` from a command line.
 
-    `tasks` is NAME=URI_OR_CSV[,...], `labels` are the CSV files' label columns, overrides `evaluation.` settings.
+    Models and ablations are [NAME=]FOLDER, `tasks` is as `parse_tasks` takes it, `columns` those of its tables,
+    `workers` how many of Ray's CPUs are used (all by default), overrides `evaluation.` settings.
 
-    Raises ValueError for tasks that are not NAME=URI_OR_CSV, wrong settings, and as `evaluate_model` does.
+    Raises ValueError for what cannot be read as that, wrong settings, and as `evaluate_models` does.
     """
     settings = build(_Overrides, parse_overrides(overrides)).evaluation
-    named = parse_tasks(tasks)
-    encoders = load_model(str(model)).modalities
+    folders, removed, named = parse_models(models), parse_models(ablations), parse_tasks(tasks)
+    opened = open_models(folders, removed)
+    encoders = opened[0].model.modalities
     packed = {
-        name: pack_csv(name, Path(uri), encoders=encoders, out=Path(out), labels=labels)
-        if uri.lower().endswith(".csv")
+        name: pack_table(name, Path(uri), encoders=encoders, out=Path(out), columns=columns or TableColumns())
+        if is_table(uri)
         else uri
         for name, uri in named.items()
     }
     with cluster(debug=debug):
-        return evaluate_model(model, tasks=packed, out=out, settings=settings)
+        return evaluate_models(opened, tasks=packed, out=out, settings=settings, workers=workers)
 
 
-def parse_tasks(text: str) -> dict[str, str]:
-    """`"a=packed/a,b=b.csv"` as a mapping. Raises ValueError for anything else, and for a name given twice."""
-    tasks: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, uri = part.strip().partition("=")
-        if not (name and equals and uri):
-            raise ValueError(
-                f"tasks: found {part.strip()!r}, expected NAME=URI_OR_CSV, such as freesolv=packed/freesolv"
-            )
-        if name in tasks:
-            raise ValueError(f"tasks: {name} is given twice, each name stands for one data set")
-        tasks[name] = uri
-    return tasks
-
-
-def evaluate_model(
-    model_folder: str | Path,
+def evaluate_models(
+    models: list[EvaluatedModel],
     *,
     tasks: Mapping[str, str | Path],
     out: str | Path,
     settings: EvaluationSettings,
+    workers: int | None = None,
 ) -> Path:
-    """Evaluates the model of a folder, local or S3, on packed, labelled datasets by name; returns the report's page.
+    """Evaluates fusion models on packed, labelled datasets by name; returns the report's page.
 
-    Rivals are fitted on the dataset that the model was trained on: `settings.pool`, else where training.json says.
-    Needs a running Ray. Called again after being killed, it continues.
+    Rivals are fitted on the dataset that the first model was trained on: `settings.pool`, else where its training.json
+    says. Needs a running Ray. Called again after being killed, it continues.
 
-    Raises ValueError when model, pool and tasks do not belong together or a task has no classes.
+    Raises ValueError when models, pool and tasks do not belong together, or a task cannot be split as asked for.
     """
-    out, name = Path(out), _name(str(model_folder))
     if not tasks:
         raise ValueError("tasks: found none, give at least one NAME=URI")
-    with open_storage(str(model_folder)).local("") as folder:
-        model, training = FusionModel.load(folder), _read_training(folder)
-    raw = [matched(require_classes(read_task(task, open_dataset(uri))), model) for task, uri in tasks.items()]
-    with progress("fit ridge imputers") as advance:
-        pool = _pool(model, training, settings)
-        imputers = fit_imputers_on_ray(pool, settings=settings.imputers, progress=advance)
-    with progress("embed tasks") as advance:
-        inputs = _inputs(model, name, raw, imputers, settings)
-    with progress("fit and score probes") as advance:
-        results = evaluate_on_ray(plan(inputs, models=[name]), inputs, out, progress=advance)
-    return _write(model, raw, results, inputs, Provenance((name,), training, versions()), out)
-
-
-def _write(
-    model: FusionModel,
-    raw: list[TaskData],
-    results: list[GroupResult],
-    inputs: EvaluationInputs,
-    provenance: Provenance,
-    out: Path,
-) -> Path:
-    how = inputs.settings.statistics
-    with progress("score reconstruction and write the report"):
-        records = [
-            record for task in raw for record in reconstruction_records(model, task, inputs.imputers, settings=how)
-        ]
-        write_report(out, build_report(results, records, inputs, provenance=provenance))
-    written = read_report(out)
+    common = prepare(models, open_pool(models[0], settings.pool), settings, Path(out), workers)
+    outcomes = [evaluate_task(name, uri, common) for name, uri in tasks.items()]
+    with progress("write the report"):
+        records = tuple(ModelRecord(one.name, one.model.dim, one.ablation, one.training) for one in models)
+        provenance = Provenance(records, versions())
+        write_report(common.out, build_report(outcomes, common.fillers, settings, provenance=provenance))
+        pq.write_table(cells_table(outcomes, settings.statistics), common.out / "cells.parquet")
+    written = read_report(common.out)
     console.print(terminal_table(written))
     for sentence in summary(written):
         console.print(sentence[0].upper() + sentence[1:])
-    return out / "report.html"
+    return common.out / "report.html"
 
 
-def _name(folder: str) -> str:
-    """A run's name for the `model/` folder that the run left, else the folder's own."""
-    parts = folder.split("?")[0].split("/") if is_s3(folder) else Path(folder).resolve().parts
-    parts = [part for part in parts if part]
-    return parts[-2] if parts[-1] == MODEL and len(parts) > 1 else parts[-1]
+def prepare(
+    models: list[EvaluatedModel], dataset: Dataset, settings: EvaluationSettings, out: Path, workers: int | None
+) -> Common:
+    """What is fitted on the pool, once for all tasks. Needs a running Ray."""
+    first = models[0].model
+    with progress("read the pool"):
+        statistics, most = first.statistics(), settings.imputers.pool_rows
+        pool = read_pool(dataset, modalities=first.modalities, statistics=statistics, max_rows=most)
+        keys = pool_keys(dataset)
+    with progress("fit imputers") as advance:
+        fillers = fit_rivals_on_ray(pool, settings=settings.imputers, workers=workers, progress=advance)
+    lines = rivals(fillers.ridge, pool, dim=first.dim, structures=True)
+    return Common(models, lines, fillers, keys, settings, out, workers)
 
 
-def _read_training(folder: Path) -> dict[str, Any]:
-    path = folder / "training.json"
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON, {error}") from None
-
-
-def _pool(model: FusionModel, training: Mapping[str, Any], settings: EvaluationSettings) -> Pool:
-    data = training.get("data", {})
-    uri = settings.pool or data.get("uri")
-    if isinstance(uri, list):
-        raise ValueError(
-            f"setting evaluation.pool: the model was trained on {len(uri)} data sets, name the one that imputers are "
-            "fitted on"
+def evaluate_task(name: str, uri: str | Path, common: Common) -> TaskOutcome:
+    """One task from its address to its numbers; arrays of its molecules are dropped at the end."""
+    settings = common.settings
+    task = matched(read_structured(name, uri), common.models[0].model)
+    inputs = task_inputs(standardised(task, common.models[0].model.statistics()), settings)
+    with progress(f"{name}: embed {len(task.ids):,} molecules"):
+        plan = _plan(task, common)
+    with progress(f"{name}: fit and score probes") as advance:
+        results = evaluate_on_ray(plan, inputs, common.out, settings=settings, workers=common.workers, progress=advance)
+    with progress(f"{name}: reconstruction, alignment, collapse"):
+        insight = insight_on_ray(
+            common.models[0].model, task, common.fillers, settings=settings, workers=common.workers
         )
-    if uri is None:
-        raise ValueError(
-            "setting evaluation.pool: no value, and the model folder has no training.json naming its data; give a URI"
-        )
-    dataset = open_dataset(uri)
-    found, expected = dataset.manifest.fingerprint, data.get("fingerprint")
-    if expected is not None and expected != found:
-        raise ValueError(f"pool {uri}: its fingerprint is {found}, the model was trained on {expected}")
-    for spec in dataset.manifest.modalities:
-        if spec.name in model.dims and not np.allclose(spec.mean, model.statistics()[spec.name][0], atol=1e-5):
-            raise ValueError(f"pool {uri}: its {spec.name} has other means than the data that the model was trained on")
-    max_rows = settings.imputers.pool_rows
-    return read_pool(dataset, modalities=model.modalities, statistics=model.statistics(), max_rows=max_rows)
+    return _outcome(task, inputs, results, insight, common)
 
 
-def _inputs(
-    model: FusionModel, name: str, raw: list[TaskData], imputers: Imputers, settings: EvaluationSettings
-) -> EvaluationInputs:
-    statistics = model.statistics()
-    return EvaluationInputs(
-        tasks={task.name: standardised(task, statistics) for task in raw},
-        imputers=imputers,
-        encoded={(task.name, name): encode_task(model, task) for task in raw},
-        settings=settings,
+def _plan(task: TaskData, common: Common) -> list[Part]:
+    quick = common.settings.extent == "quick"
+    several = sum(not one.ablation for one in common.models) > 1
+    fused, ablated = [], []
+    for one in common.models:
+        suffix = f" ({one.name})" if several or one.ablation else ""
+        tables = embed_task(FUSED + suffix, one.model.encode, task, corrupted=not (quick or one.ablation))
+        line = Contestant(tables.name, (tables,), one.name)
+        if one.ablation:
+            ablated.append(line)
+            continue
+        mean = embed_task(PROJECTION_MEAN + suffix, mean_projection(one.model), task, corrupted=not quick)
+        fused += [Contestant(mean.name, (mean,), one.name), line]
+    lines = [line for line in common.rivals if line.name != FINGERPRINT or task.structure is not None]
+    return parts(task.modalities, lines, fused, ablated, settings=common.settings)
+
+
+def _outcome(
+    task: TaskData, inputs: TaskInputs, results: list[GroupResult], insight: Insight, common: Common
+) -> TaskOutcome:
+    test = task.rows("test")
+    binary = task.kind == "binary"
+    cuts = [inputs.given, *(fold for fold in inputs.folds if fold is not inputs.given)]
+    found = [asdict(leaks(task, fold, pool_keys=common.pool_keys)) for fold in cuts] if task.structure else []
+    return TaskOutcome(
+        name=task.name,
+        kind=task.kind,
+        label_names=task.label_names,
+        class_names=task.class_names,
+        given_split=task.split_name,
+        folds=len(inputs.folds),
+        repeats=len({fold.repeat for fold in inputs.folds}),
+        molecules={part: len(task.rows(part)) for part in SPLITS},
+        present=describe(task),
+        nothing_present_test=int((~task.present[test].any(axis=1)).sum()),
+        base_rate=float(np.nanmean(task.labels)) if binary else None,
+        leaks=tuple(found),
+        results=tuple(results),
+        reconstruction=insight.reconstruction,
+        alignment=insight.alignment,
+        collapse=insight.collapse,
+        labels_known={part: shares_known(task, part) for part in SPLITS},
+        test_labels=task.labels[test],
     )

@@ -5,10 +5,11 @@ import pytest
 import ray
 
 from dynfusion.edges.ray_cluster import cluster
-from dynfusion.edges.ray_evaluation import evaluate_on_ray, fit_imputers_on_ray, map_on_ray
-from dynfusion.evaluation.protocol.plan import plan, run_group
+from dynfusion.edges.ray_evaluation import evaluate_on_ray
+from dynfusion.edges.ray_insight import fit_rivals_on_ray
+from dynfusion.edges.ray_tasks import map_on_ray
 from dynfusion.evaluation.representations.imputers import ImputerSettings
-from tests.evaluation.synthetic import LatentModel, imputers, inputs, task
+from tests.evaluation.synthetic import LatentModel, inputs, plan, rivals, run, settings, task
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,7 +20,8 @@ def two_workers():
 
 @pytest.fixture(scope="module")
 def evaluation():
-    return inputs(LatentModel(), task("alpha"))
+    model, data = LatentModel(), task("alpha")
+    return plan(model, data), inputs(model, data)
 
 
 def files(folder):
@@ -27,15 +29,17 @@ def files(folder):
 
 
 def test_results_equal_those_without_ray_and_keep_the_order_of_the_plan(evaluation, tmp_path):
-    groups = plan(evaluation, models=["latent"])
+    parts, data = evaluation
     seen = []
-    results = evaluate_on_ray(groups, evaluation, tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert [result.group for result in results] == groups
-    assert seen == [(done, 6) for done in range(1, 7)]
-    for result in results:
-        alone = run_group(result.group, evaluation.of(result.group), evaluation.settings)
-        assert result.scores.tobytes() == alone.scores.tobytes()
-        assert result.resampled["roc_auc"].tobytes() == alone.resampled["roc_auc"].tobytes()
+    results = evaluate_on_ray(
+        parts, data, tmp_path, settings=settings(), progress=lambda done, total: seen.append((done, total))
+    )
+    alone = run(parts, data)
+    assert [result.group for result in results] == [result.group for result in alone]
+    assert seen == [(done, 12) for done in range(1, 13)]
+    for result, expected in zip(results, alone, strict=True):
+        assert result.scores.tobytes() == expected.scores.tobytes()
+        assert result.resampled["roc_auc"].tobytes() == expected.resampled["roc_auc"].tobytes()
 
 
 class KilledError(Exception):
@@ -43,32 +47,34 @@ class KilledError(Exception):
 
 
 def test_a_killed_evaluation_continues_with_what_is_missing_and_ends_with_the_same_bytes(evaluation, tmp_path):
-    groups = plan(evaluation, models=["latent"])
-    evaluate_on_ray(groups, evaluation, tmp_path / "whole")
+    parts, data = evaluation
+    evaluate_on_ray(parts, data, tmp_path / "whole", settings=settings(), workers=1)
 
     def stop(done, total):
         if done == 3:
             raise KilledError
 
     with pytest.raises(KilledError):
-        evaluate_on_ray(groups, evaluation, tmp_path / "killed", progress=stop)
+        evaluate_on_ray(parts, data, tmp_path / "killed", settings=settings(), progress=stop)
     kept = files(tmp_path / "killed" / "cells")
-    assert len(kept) == 6
+    assert len(kept) == 11 + 2 * 3
     again = []
-    evaluate_on_ray(groups, evaluation, tmp_path / "killed", progress=lambda done, total: again.append(done))
-    assert again == [4, 5, 6]
+    for _ in range(2):
+        evaluate_on_ray(
+            parts, data, tmp_path / "killed", settings=settings(), progress=lambda done, total: again.append(done)
+        )
+    assert again == list(range(4, 13))
     assert files(tmp_path / "killed" / "cells") == files(tmp_path / "whole" / "cells")
-    evaluate_on_ray(groups, evaluation, tmp_path / "killed", progress=lambda done, total: again.append(done))
-    assert again == [4, 5, 6]
 
 
-def test_imputers_fitted_on_ray_equal_those_fitted_here():
+def test_rivals_fitted_on_ray_equal_those_fitted_here():
     model = LatentModel()
-    here, there = imputers(model), fit_imputers_on_ray(model.pool(), settings=ImputerSettings())
-    assert here.fingerprint == there.fingerprint
-    assert list(here.ridges) == list(there.ridges)
-    for key, ridge in here.ridges.items():
-        assert ridge.weight.tobytes() == there.ridges[key].weight.tobytes()
+    here, there = rivals(model), fit_rivals_on_ray(model.pool(), settings=ImputerSettings())
+    assert here.ridge.fingerprint == there.ridge.fingerprint
+    assert list(here.ridge.ridges) == list(there.ridge.ridges)
+    for key, ridge in here.ridge.ridges.items():
+        assert ridge.weight.tobytes() == there.ridge.ridges[key].weight.tobytes()
+    assert here.neighbours.choices == there.neighbours.choices
 
 
 def refuse(number):

@@ -3,10 +3,18 @@
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
-from dynfusion.evaluation.probes.logistic import ProbeSettings
-from dynfusion.evaluation.protocol.plan import EvaluationInputs, EvaluationSettings
-from dynfusion.evaluation.representations.features import encode_task, standardised
+from dynfusion.evaluation.insight.reconstruction import Rivals
+from dynfusion.evaluation.probes.settings import ProbeSettings
+from dynfusion.evaluation.protocol.groups import GroupResult
+from dynfusion.evaluation.protocol.jobs import Keys, TaskInputs, choice_jobs, group_jobs, task_inputs
+from dynfusion.evaluation.protocol.plan import Part, parts
+from dynfusion.evaluation.protocol.reader import choose
+from dynfusion.evaluation.protocol.run import run_group
+from dynfusion.evaluation.protocol.settings import EvaluationSettings, HidingSettings
+from dynfusion.evaluation.representations.features import FUSED, Contestant
+from dynfusion.evaluation.representations.fused import embed_task
 from dynfusion.evaluation.representations.imputers import (
     Imputers,
     ImputerSettings,
@@ -17,7 +25,12 @@ from dynfusion.evaluation.representations.imputers import (
     ridge_plan,
     standardise_present,
 )
+from dynfusion.evaluation.representations.knn_imputer import choose_neighbours, collect_neighbours
+from dynfusion.evaluation.representations.table import rivals as contestants
+from dynfusion.evaluation.representations.units import standardised
+from dynfusion.evaluation.tasks.splits import SplitSettings
 from dynfusion.evaluation.tasks.task import TaskData
+from dynfusion.fusion.model import FusionNetwork, ModelSettings
 
 MODALITIES = ("morgan", "descriptors", "selfies")
 DIMS = {"morgan": 24, "descriptors": 10, "selfies": 16}
@@ -116,7 +129,19 @@ class LatentModel:
 
 def settings(**changes: object) -> EvaluationSettings:
     """Small enough for tests."""
-    return EvaluationSettings(probe=ProbeSettings(inverse_penalties=(1e-2, 1e-1), folds=3), **changes)
+    probe = ProbeSettings(inverse_penalties=(1e-2, 1e-1), neighbours=(3, 9), rounds=(10,), folds=3)
+    hiding = HidingSettings(rates=(0.25, 0.5), draws=2, training_rates=(0.5,))
+    split = SplitSettings(kind="given")
+    return EvaluationSettings(**{"extent": "quick", "probe": probe, "hiding": hiding, "split": split, **changes})
+
+
+def network(seed: int) -> FusionNetwork:
+    """A small untrained fusion network with the statistics of these data."""
+    torch.manual_seed(seed)
+    made = FusionNetwork(DIMS, ModelSettings(dim=12, gate_hidden=4, decoder_hidden=4, score_hidden=4, completion=False))
+    found = LatentModel().statistics()
+    made.set_statistics({name: (mean.tolist(), std.tolist()) for name, (mean, std) in found.items()})
+    return made
 
 
 def imputers(model: LatentModel) -> Imputers:
@@ -125,14 +150,37 @@ def imputers(model: LatentModel) -> Imputers:
     return collect(pool, [fit_ridge(pool, *pair, settings=how) for pair in ridge_plan(MODALITIES)], settings=how)
 
 
-def inputs(model: LatentModel, *tasks: TaskData, **changes: object) -> EvaluationInputs:
-    """Everything an evaluation of these tasks reads."""
-    return EvaluationInputs(
-        tasks={one.name: standardised(one, model.statistics()) for one in tasks},
-        imputers=imputers(model),
-        encoded={(one.name, "latent"): encode_task(model, one) for one in tasks},
-        settings=settings(**changes),
-    )
+def rivals(model: LatentModel) -> Rivals:
+    """Ridges and nearest rows of the model's pool."""
+    pool, how = model.pool(), ImputerSettings()
+    return Rivals(imputers(model), collect_neighbours(pool, choose_neighbours(pool, settings=how), settings=how))
+
+
+def inputs(model: LatentModel, one: TaskData, **changes: object) -> TaskInputs:
+    """Everything an evaluation of this task reads beside its plan."""
+    return task_inputs(standardised(one, model.statistics()), settings(**changes))
+
+
+def plan(model: LatentModel, one: TaskData, **changes: object) -> list[Part]:
+    """Everything that is fitted on this task."""
+    how = settings(**changes)
+    fused = Contestant(FUSED, (embed_task(FUSED, model.encode, one, corrupted=True),), "latent")
+    others = contestants(imputers(model), model.pool(), dim=FACTORS, structures=one.structure is not None)
+    return parts(one.modalities, others, [fused], [], settings=how)
+
+
+def run(plan: list[Part], inputs: TaskInputs, **changes: object) -> list[GroupResult]:
+    """Every group of a plan, one after another."""
+    how = settings(**changes)
+    keys = Keys(inputs, how)
+    chosen = {
+        job.choice.key: choose(job.member, job.fold.of(inputs.task), probe=job.choice.probe, seed=0, settings=how.probe)
+        for job in choice_jobs(inputs, plan, keys)
+    }
+    return [
+        run_group(job.group, inputs.task, job.fold, job.contestant, job.chosen, inputs.counts, how)
+        for job in group_jobs(inputs, plan, chosen, keys)
+    ]
 
 
 def history() -> list[dict[str, object]]:

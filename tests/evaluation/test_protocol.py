@@ -1,16 +1,23 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dynfusion.evaluation.hiding.patterns import subsets
-from dynfusion.evaluation.probes.logistic import prior
-from dynfusion.evaluation.protocol.cells import read_result, write_result
-from dynfusion.evaluation.protocol.plan import cell_records, plan, require_classes, run_group
-from dynfusion.evaluation.representations.features import features, matched, standardised
+from dynfusion.evaluation.hiding.masks import Shown
+from dynfusion.evaluation.hiding.patterns import Pattern, subsets
+from dynfusion.evaluation.probes.prior import prior
+from dynfusion.evaluation.probes.probe import available_probes
+from dynfusion.evaluation.protocol.cells import read_choice, read_result, write_choice, write_result
+from dynfusion.evaluation.protocol.jobs import Keys, choice_jobs, group_jobs
+from dynfusion.evaluation.protocol.plan import Part
+from dynfusion.evaluation.protocol.reader import probe_task
+from dynfusion.evaluation.representations.features import Contestant, Features, MeanImputed
+from dynfusion.evaluation.representations.fused import matched
 from dynfusion.evaluation.representations.imputers import standardise
-from tests.evaluation.synthetic import MODALITIES, LatentModel, inputs, task
+from dynfusion.evaluation.representations.units import standardised
+from dynfusion.evaluation.scores.resampling import interval
+from tests.evaluation.synthetic import MODALITIES, LatentModel, inputs, plan, run, settings, task
 
 
 @pytest.fixture(scope="module")
@@ -19,113 +26,164 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def evaluation(model):
-    return inputs(model, task("alpha"), task("beta", kind="multitask", seed=8))
+def alpha(model):
+    return inputs(model, task("alpha"))
 
 
-def run(evaluation, representation, name="alpha"):
-    groups = plan(evaluation, models=["latent"])
-    group = next(group for group in groups if (group.task, group.representation) == (name, representation))
-    return run_group(group, evaluation.of(group), evaluation.settings)
+@pytest.fixture(scope="module")
+def alpha_plan(model):
+    return plan(model, task("alpha"))
 
 
-def test_subsets_are_all_but_the_empty_one_and_the_complete_one_comes_first():
-    assert subsets(("a", "b", "c")) == [("a", "b", "c"), ("a", "b"), ("a", "c"), ("b", "c"), ("a",), ("b",), ("c",)]
+def one(plan, inputs, representation):
+    (part,) = [part for part in plan if part.contestant.name == representation and part.fitting == "transferred"]
+    (result,) = run([part], inputs)
+    return result
 
 
-def test_the_plan_has_a_group_for_every_task_and_representation(evaluation):
-    groups = plan(evaluation, models=["latent"])
-    assert len(groups) == 2 * 6
+def test_a_quick_plan_has_a_part_for_every_representation(alpha, alpha_plan):
+    names = [part.contestant.name for part in alpha_plan]
+    assert names == [
+        *MODALITIES,
+        *("morgan+descriptors", "morgan+selfies", "descriptors+selfies"),
+        *("concat-mean", "concat-ridge", "pca-6", "random-6", "late-fusion", "fused"),
+    ]
+    keys = Keys(alpha, settings())
+    jobs = choice_jobs(alpha, alpha_plan, keys)
+    assert len(jobs) == 11  # late fusion reads with the heads' settings of the single modalities
+    groups = [job.group for job in group_jobs(alpha, alpha_plan, {job.choice.key: {} for job in jobs}, keys)]
     assert len({group.name for group in groups}) == len({group.key for group in groups}) == 12
     assert {group.model for group in groups if group.representation == "fused"} == {"latent"}
 
 
-def test_a_single_modality_is_scored_only_where_it_is_visible(evaluation):
-    assert [p.visible for p in run(evaluation, "morgan").patterns] == [s for s in subsets(MODALITIES) if "morgan" in s]
-    assert len(run(evaluation, "fused").patterns) == 7
+def test_a_standard_plan_adds_refitted_heads_probes_ways_of_hiding_and_gaps_while_training(model):
+    found = plan(model, task("alpha"), extent="standard")
+    sections = {(part.section, part.probe, part.fitting) for part in found}
+    assert ("folds", "linear", "refitted") in sections
+    assert ("hiding", "linear", "transferred") in sections
+    assert ("training", "linear", "missing-while-training") in sections
+    assert {part.contestant.name for part in found if part.fitting == "refitted"} == {
+        *("concat-mean", "concat-ridge", "fused")
+    }
+    assert {part.contestant.name for part in found if part.complete_rows} == {"concat-mean", "concat-ridge"}
+    (hidden,) = [part for part in found if part.section == "hiding" and part.contestant.name == "fused"]
+    assert {pattern.protocol for pattern in hidden.patterns} == {
+        *("random", "imbalanced", "not-at-random", "corrupted")
+    }
 
 
-def test_a_molecule_that_shows_nothing_gets_the_training_prior_whatever_the_representation(evaluation):
-    data = evaluation.tasks["alpha"]
-    expected = prior(data.labels[data.rows("train")], classes=0)[0]
+def test_a_single_modality_is_scored_only_where_it_is_visible(alpha, alpha_plan):
+    shown = [pattern.visible for pattern in one(alpha_plan, alpha, "morgan").group.patterns]
+    assert shown == [subset for subset in subsets(MODALITIES) if "morgan" in subset]
+    assert len(one(alpha_plan, alpha, "fused").group.patterns) == 7
+
+
+def test_a_molecule_that_shows_nothing_gets_the_training_prior_whatever_the_representation(alpha, alpha_plan):
+    data = alpha.task
+    expected = prior(data.labels[data.rows("train")], probe_task(data))[0]
     blind = ~data.present[data.rows("test")][:, MODALITIES.index("selfies")]
     assert blind.any()
-    for representation in ("selfies", "concat-mean", "concat-ridge", "fused"):
-        result = run(evaluation, representation)
-        row = [pattern.visible for pattern in result.patterns].index(
+    for representation in ("selfies", "concat-mean", "concat-ridge", "late-fusion", "fused"):
+        result = one(alpha_plan, alpha, representation)
+        row = [pattern.visible for pattern in result.group.patterns].index(
             ("selfies",) if representation != "selfies" else MODALITIES
         )
         np.testing.assert_array_equal(result.scores[row][blind, 0], expected)
         assert result.unscored[row] == blind.sum()
 
 
-def test_hidden_test_values_change_no_score(evaluation):
-    data = evaluation.tasks["alpha"]
+def test_late_fusion_is_the_mean_of_the_single_heads(alpha, alpha_plan):
+    singles = [one(alpha_plan, alpha, name) for name in MODALITIES]
+    late, data = one(alpha_plan, alpha, "late-fusion"), alpha.task
+    present = data.present[data.rows("test")]
+    expected = sum(found.scores[0][:, 0] * present[:, n] for n, found in enumerate(singles)) / present.sum(axis=1)
+    some = present.any(axis=1)
+    np.testing.assert_allclose(late.scores[0][some, 0], expected[some], rtol=1e-12)
+
+
+def test_hidden_test_values_change_no_score(alpha, alpha_plan):
+    data = alpha.task
     test = data.rows("test")
     poisoned = {**data.values, "morgan": data.values["morgan"].copy()}
     poisoned["morgan"][test] = np.where(data.present[test][:, [0]], 5.0, 0.0)
-    changed = replace(evaluation, tasks={**evaluation.tasks, "alpha": replace(data, values=poisoned)})
-    for representation in ("concat-mean", "concat-ridge"):
-        before, after = run(evaluation, representation), run(changed, representation)
-        for row, pattern in enumerate(before.patterns):
+    changed = replace(alpha, task=replace(data, values=poisoned))
+    for representation in ("concat-mean", "concat-ridge", "pca-6", "late-fusion"):
+        before, after = one(alpha_plan, alpha, representation), one(alpha_plan, changed, representation)
+        for row, pattern in enumerate(before.group.patterns):
             same = np.array_equal(before.scores[row], after.scores[row])
             assert same == ("morgan" not in pattern.visible)
 
 
-def test_test_labels_change_no_score(evaluation):
-    data = evaluation.tasks["alpha"]
+def test_test_labels_change_no_score(alpha, alpha_plan):
+    data = alpha.task
     labels = data.labels.copy()
     labels[data.rows("test")] = 1 - labels[data.rows("test")]
-    flipped = replace(evaluation, tasks={**evaluation.tasks, "alpha": replace(data, labels=labels)})
-    before, after = run(evaluation, "concat-mean"), run(flipped, "concat-mean")
+    flipped = replace(alpha, task=replace(data, labels=labels))
+    before, after = one(alpha_plan, alpha, "concat-mean"), one(alpha_plan, flipped, "concat-mean")
     np.testing.assert_array_equal(before.scores, after.scores)
     np.testing.assert_allclose(before.resampled["roc_auc"], 1 - after.resampled["roc_auc"], atol=1e-12)
 
 
-def test_a_hidden_modality_at_the_pool_mean_is_what_mean_imputation_sees(model, evaluation):
+def test_a_hidden_modality_at_the_pool_mean_is_what_mean_imputation_sees(model):
     data = task("alpha")
-    values = {name: data.values[name].copy() for name in MODALITIES}
-    hidden = standardise(np.tile(model.statistics()["morgan"][0], (len(data.ids), 1)), model.statistics()["morgan"])
-    np.testing.assert_allclose(hidden, 0, atol=1e-6)
-    pattern = run(evaluation, "fused").patterns[3]
-    assert pattern.visible == ("descriptors", "selfies")
-    shown = features(
-        "concat-mean",
-        standardised(data, model.statistics()),
-        data.rows("test"),
-        pattern=pattern,
-        imputers=None,
-        encoded=None,
-    )
-    assert (shown.values[:, : values["morgan"].shape[1]] == 0).all()
+    mean = np.tile(model.statistics()["morgan"][0], (len(data.ids), 1))
+    np.testing.assert_allclose(standardise(mean, model.statistics()["morgan"]), 0, atol=1e-6)
+    visible = data.present & np.array([False, True, True])
+    shown = MeanImputed().features(standardised(data, model.statistics()), Shown(np.arange(len(data.ids)), visible))
+    assert (shown.values[:, : data.values["morgan"].shape[1]] == 0).all()
 
 
-def test_cells_hold_the_metric_of_the_scores(evaluation):
-    data = evaluation.tasks["beta"]
-    result = run(evaluation, "fused", "beta")
-    records = cell_records(result, data, settings=evaluation.settings.statistics)
-    assert len(records) == 7 * 2
-    labels, scores = data.labels[data.rows("test")], result.scores[0]
+def test_a_metric_is_that_of_the_scores(model):
+    beta = task("beta", kind="multitask", seed=8)
+    found = one(plan(model, beta), inputs(model, beta), "fused")
+    labels, scores = beta.labels[beta.rows("test")], found.scores[0]
     known = ~np.isnan(labels)
     expected = np.mean([roc_auc_score(labels[known[:, c], c], scores[known[:, c], c]) for c in range(2)])
-    assert records[0]["metric"] == "roc_auc"
-    assert records[0]["value"] == pytest.approx(expected)
-    assert records[0]["low"] < records[0]["value"] < records[0]["high"]
-    assert records[0]["visible"] == list(MODALITIES)
-    assert records[0]["molecules"] == len(data.rows("test"))
+    assert found.resampled["roc_auc"][0, 0] == pytest.approx(expected)
+    assert found.resampled["roc_auc"].shape == (7, 1001)
 
 
-def test_fused_beats_mean_imputation_when_the_model_is_right(evaluation):
-    means = {name: run(evaluation, name).resampled["roc_auc"][1:, 0].mean() for name in ("fused", "concat-mean")}
+def test_fused_beats_mean_imputation_when_the_model_is_right(alpha, alpha_plan):
+    means = {name: one(alpha_plan, alpha, name).resampled["roc_auc"][1:, 0].mean() for name in ("fused", "concat-mean")}
     assert means["fused"] > means["concat-mean"]
 
 
-def test_a_finished_group_is_read_back_whole_and_only_with_its_own_key(evaluation, tmp_path):
-    result = run(evaluation, "fused")
+def test_a_refitted_head_is_fitted_on_what_it_is_scored_on(model):
+    data = task("alpha")
+    evaluation, parts = inputs(model, data, extent="standard"), plan(model, data, extent="standard")
+    (part,) = [
+        part
+        for part in parts
+        if part.fitting == "refitted" and part.contestant.name == "fused" and part.fit.visible == ("selfies",)
+    ]
+    (refitted,) = run([part], evaluation, extent="standard")
+    (transferred,) = run([p for p in parts if p.section == "folds" and p.contestant.name == "fused"][:1], evaluation)
+    row = [pattern.visible for pattern in transferred.group.patterns].index(("selfies",))
+    assert refitted.group.patterns == (part.fit,)
+    assert not np.array_equal(refitted.scores[0], transferred.scores[row])
+
+
+def test_complete_rows_alone_train_the_concatenation_that_knows_no_gaps(model):
+    data = task("alpha")
+    parts = [
+        p
+        for p in plan(model, data, extent="standard")
+        if p.section == "training" and p.contestant.name == "concat-mean"
+    ]
+    loose, strict = run(parts, inputs(model, data, extent="standard"), extent="standard")
+    assert strict.group.complete_rows
+    assert not loose.group.complete_rows
+    assert not np.array_equal(loose.scores, strict.scores)
+    assert loose.hidden_share[0] == 0
+    assert loose.hidden_share[2] == pytest.approx(0.43, abs=0.15)
+
+
+def test_a_finished_group_is_read_back_whole_and_only_with_its_own_key(alpha, alpha_plan, tmp_path):
+    result = one(alpha_plan, alpha, "fused")
     write_result(tmp_path, result)
     again = read_result(tmp_path, result.group)
     assert again is not None
-    assert (again.group, again.patterns, again.unscored) == (result.group, result.patterns, result.unscored)
+    assert (again.group, again.unscored, again.chosen) == (result.group, result.unscored, result.chosen)
     np.testing.assert_array_equal(again.scores, result.scores)
     for metric, found in result.resampled.items():
         np.testing.assert_array_equal(again.resampled[metric], found)
@@ -133,32 +191,47 @@ def test_a_finished_group_is_read_back_whole_and_only_with_its_own_key(evaluatio
     assert read_result(tmp_path, replace(result.group, seed=9)) is None
 
 
-def test_torn_arrays_count_as_unfinished(evaluation, tmp_path):
-    result = run(evaluation, "morgan")
+def test_torn_arrays_count_as_unfinished(alpha, alpha_plan, tmp_path):
+    result = one(alpha_plan, alpha, "morgan")
     write_result(tmp_path, result)
     path = tmp_path / f"{result.group.name}.npz"
     path.write_bytes(path.read_bytes()[:-20])
     assert read_result(tmp_path, result.group) is None
 
 
-def test_writing_twice_gives_the_same_bytes(evaluation, tmp_path):
+def test_a_choice_is_read_back_and_only_with_its_own_key(alpha, alpha_plan, tmp_path):
+    choice = choice_jobs(alpha, alpha_plan, Keys(alpha, settings()))[0].choice
+    assert read_choice(tmp_path, choice) is None
+    write_choice(tmp_path, choice, {"inverse_penalty": 0.01})
+    assert read_choice(tmp_path, choice) == {"inverse_penalty": 0.01}
+    assert read_choice(tmp_path, replace(choice, probe="knn")) is None
+
+
+def test_writing_twice_gives_the_same_bytes(alpha, alpha_plan, tmp_path):
     for folder in ("a", "b"):
-        write_result(tmp_path / folder, run(evaluation, "concat-ridge"))
+        write_result(tmp_path / folder, one(alpha_plan, alpha, "concat-ridge"))
     first, second = (sorted((tmp_path / folder).iterdir()) for folder in ("a", "b"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
-def test_the_key_follows_the_data(model, evaluation):
-    data = task("alpha")
-    values = {**data.values, "morgan": data.values["morgan"] * 2}
-    changed = inputs(model, replace(data, values=values), task("beta", kind="multitask", seed=8))
-    before, after = plan(evaluation, models=["latent"]), plan(changed, models=["latent"])
-    assert {a.task for a, b in zip(before, after, strict=True) if a.key != b.key} == {"alpha"}
+def test_the_keys_follow_data_settings_and_model(model, alpha, alpha_plan):
+    def keys(inputs, parts, **changes):
+        how = settings(**changes)
+        made = Keys(inputs, how)
+        jobs = {job.choice.key: {} for job in choice_jobs(inputs, parts, made)}
+        return [job.group.key for job in group_jobs(inputs, parts, jobs, made)]
 
-
-def test_real_numbers_as_labels_are_refused():
-    with pytest.raises(ValueError, match="task alpha: its labels are real numbers, allowed are 0 and 1 or classes"):
-        require_classes(replace(task("alpha"), kind="regression"))
+    before, data = keys(alpha, alpha_plan), alpha.task
+    assert keys(alpha, alpha_plan) == before
+    louder = replace(alpha, task=replace(data, values={**data.values, "morgan": data.values["morgan"] * 2}))
+    assert not set(keys(louder, alpha_plan)) & set(before)
+    more = {"statistics": {"resamples": 2000}}
+    assert not set(keys(alpha, alpha_plan, **more)) & set(before)
+    other = plan(LatentModel(rows=800), task("alpha"))
+    after = dict(zip([part.contestant.name for part in other], keys(alpha, other), strict=True))
+    same = {part.contestant.name for part, key in zip(alpha_plan, before, strict=True) if key in after.values()}
+    pairs = ("morgan+descriptors", "morgan+selfies", "descriptors+selfies")
+    assert same == {*MODALITIES, *pairs, "concat-mean", "random-6", "late-fusion"}
 
 
 def test_modalities_are_matched_by_name_and_width(model):
@@ -173,3 +246,43 @@ def test_modalities_are_matched_by_name_and_width(model):
         matched(replace(data, values={**data.values, "selfies": data.values["selfies"][:, :3]}), model)
     with pytest.raises(ValueError, match="task alpha: its modalities are morgan, descriptors, allowed are the model's"):
         matched(replace(data, modalities=MODALITIES[:2], present=data.present[:, :2]), model)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A representation whose score is known beforehand."""
+
+    name: str
+    values: np.ndarray
+
+    def covers(self, visible):
+        return True
+
+    def features(self, task, shown):
+        return Features(self.values[shown.rows], np.ones(len(shown.rows), dtype=bool))
+
+    def fingerprint(self):
+        return self.name
+
+
+@pytest.mark.parametrize("kind", ["binary", "multitask", "multiclass"])
+@pytest.mark.parametrize("probe", available_probes())
+def test_an_oracle_scores_one_and_a_constant_and_a_shuffled_oracle_guess(model, kind, probe):
+    data = task("alpha", kind=kind, rows=600)
+    truth = np.nan_to_num(data.labels, nan=0.5).astype(np.float32)
+    if kind == "multiclass":
+        truth = np.eye(3, dtype=np.float32)[data.labels[:, 0].astype(int)]
+    shuffled = truth[np.random.default_rng(3).permutation(len(truth))]
+    for name, values, expected in (
+        ("oracle", truth, 1.0),
+        ("constant", np.ones_like(truth), 0.5),
+        ("shuffled", shuffled, 0.5),
+    ):
+        nothing_hidden = Pattern("subset", MODALITIES)
+        contestant = Contestant(name, (Known(name, values),))
+        part = Part("given", True, contestant, probe, "transferred", nothing_hidden, (nothing_hidden,))
+        (result,) = run([part], inputs(model, data))
+        low, high = interval(result.resampled["roc_auc"][0], confidence=0.99)
+        assert low <= expected <= high
+        if name != "shuffled":
+            assert result.resampled["roc_auc"][0, 0] == expected

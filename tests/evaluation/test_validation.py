@@ -17,7 +17,6 @@ from dynfusion.evaluation.validation import (
     check_task,
     checkpoints_between_checks,
     chosen_rows,
-    recall_at_one,
     validate,
     validation_line,
 )
@@ -155,14 +154,6 @@ def test_the_same_checkpoint_gives_the_same_floats_on_any_number_of_threads(
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     assert found == [validate(model, dataset, {"toxic": task}, SETTINGS)] * 3
-
-
-def test_embeddings_that_have_collapsed_score_chance_in_retrieval() -> None:
-    same = np.ones((50, 4), np.float32)
-    assert recall_at_one(same, same, own=np.arange(50)) == pytest.approx(1 / 50)
-    apart = np.eye(50, dtype=np.float32)
-    assert recall_at_one(2 * apart[[4, 7]], apart, own=np.array([4, 7])) == 1
-    assert recall_at_one(apart[[4, 7]], apart, own=np.array([4, 8])) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,32 @@ def test_attention_is_zero_for_what_is_left_out(model: FusionModel) -> None:
     np.testing.assert_allclose(attention.sum(axis=1), 1, atol=1e-6)
 
 
+def test_weighted_projections_add_up_to_the_fused_embedding(model: FusionModel) -> None:
+    given, here = embeddings(), np.arange(ROWS) % 2 == 0
+    present = {"c": here}
+    plain = FusionModel(FusionNetwork(WIDTHS, SMALL.model_copy(update={"completion": False})))
+    plain.network.load_state_dict(model.network.state_dict())
+    projections, attention = model.projections(given, present), model.attention(given, present)
+    total = sum(attention[:, [column]] * projections[name] for column, name in enumerate(model.modalities))
+    np.testing.assert_allclose(total, plain.encode(given, present), atol=1e-5)
+    np.testing.assert_allclose(total[here], model.encode(given, present)[here], atol=1e-5)
+    assert (projections["c"][~here] == 0).all()
+    np.testing.assert_allclose(projections["b"], model.projections({"b": given["b"]})["b"], atol=1e-6)
+
+
+def test_gates_say_what_is_let_through_to_the_projection(model: FusionModel) -> None:
+    given, here = embeddings(), np.arange(ROWS) % 2 == 0
+    gates = model.gates(given, {"a": here})
+    assert {name: value.shape for name, value in gates.items()} == {name: (ROWS, w) for name, w in WIDTHS.items()}
+    assert (gates["a"][~here] == 0).all()
+    tower = model.network.towers[0]
+    standardised = torch.as_tensor((given["a"] - 0.5) / 2)
+    expected = torch.nn.functional.linear(
+        torch.as_tensor(gates["a"]) * standardised, tower.projection.weight, tower.projection.bias
+    )
+    np.testing.assert_allclose(model.projections(given)["a"][here], expected.detach().numpy()[here], atol=1e-5)
+
+
 def test_an_absent_modality_is_reconstructed_and_fused_like_a_present_one(model: FusionModel) -> None:
     given = embeddings()
     plain = FusionModel(FusionNetwork(WIDTHS, SMALL.model_copy(update={"completion": False})), batch_rows=7)
@@ -98,9 +124,9 @@ def test_a_folder_that_does_not_name_completion_is_encoded_without(model: Fusion
 def test_no_rows_give_no_rows(model: FusionModel) -> None:
     none = {name: value[:0] for name, value in embeddings().items()}
     assert model.encode(none).shape == (0, model.dim)
-    assert {name: value.shape for name, value in model.reconstruct(none).items()} == {
-        name: (0, width) for name, width in WIDTHS.items()
-    }
+    for method in (model.reconstruct, model.gates):
+        assert {name: value.shape for name, value in method(none).items()} == {n: (0, w) for n, w in WIDTHS.items()}
+    assert {value.shape for value in model.projections(none).values()} == {(0, model.dim)}
 
 
 def test_a_saved_model_gives_the_same_numbers(model: FusionModel, tmp_path: Path) -> None:

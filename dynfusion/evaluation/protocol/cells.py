@@ -1,20 +1,20 @@
-"""Finished groups on disk, so that a killed evaluation continues: `cells/<name>.npz`, then `cells/<name>.json`.
+"""Finished work on disk, so that a killed evaluation continues: `<name>.npz`, then `<name>.json`.
 
-The JSON file is the commit mark: it is moved into place last and holds the group's key and the hash of its arrays. A
-file with another key, or torn arrays, counts as not there.
+The JSON file is the commit mark: it is moved into place last and holds the group with its key and the hash of its
+arrays. A file of another group, or torn arrays, counts as not there.
 """
 
 import hashlib
 import io
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dynfusion.evaluation.hiding.patterns import Pattern
-from dynfusion.evaluation.protocol.plan import CellGroup, GroupResult
+from dynfusion.evaluation.protocol.groups import CellGroup, GroupResult
+from dynfusion.evaluation.protocol.jobs import Choice
 
 
 def write_result(folder: Path, result: GroupResult) -> None:
@@ -24,10 +24,10 @@ def write_result(folder: Path, result: GroupResult) -> None:
     named = {f"resampled_{metric}": found for metric, found in result.resampled.items()}
     np.savez(arrays, allow_pickle=False, scores=result.scores, **named)
     record = {
-        "group": asdict(result.group),
-        "patterns": [asdict(pattern) for pattern in result.patterns],
+        "group": result.group.record(),
         "unscored": result.unscored,
-        "inverse_penalty": result.inverse_penalty,
+        "hidden_share": result.hidden_share,
+        "chosen": result.chosen,
         "metrics": list(result.resampled),
         "sha256": hashlib.sha256(arrays.getvalue()).hexdigest(),
     }
@@ -38,20 +38,39 @@ def write_result(folder: Path, result: GroupResult) -> None:
 def read_result(folder: Path, group: CellGroup) -> GroupResult | None:
     """The finished group, or None when it was not finished with exactly these inputs and settings."""
     path = folder / f"{group.name}.json"
-    if not path.exists():
+    record = _read(path)
+    if record is None or not path.with_suffix(".npz").exists():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        content = path.with_suffix(".npz").read_bytes()
-    except (json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError):
-        return None
-    if record["group"] != asdict(group) or record["sha256"] != hashlib.sha256(content).hexdigest():
+    content = path.with_suffix(".npz").read_bytes()
+    whole = record.get("sha256") == hashlib.sha256(content).hexdigest()
+    if not whole or record["group"] != json.loads(json.dumps(group.record())):
         return None
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         scores = arrays["scores"]
         resampled = {metric: arrays[f"resampled_{metric}"] for metric in record["metrics"]}
-    patterns = tuple(Pattern(**{**entry, "visible": tuple(entry["visible"])}) for entry in record["patterns"])
-    return GroupResult(group, patterns, scores, resampled, tuple(record["unscored"]), record["inverse_penalty"])
+    unscored, hidden_share = tuple(record["unscored"]), tuple(record["hidden_share"])
+    return GroupResult(group, scores, resampled, unscored, hidden_share, record["chosen"])
+
+
+def write_choice(folder: Path, choice: Choice, chosen: dict[str, float]) -> None:
+    """Writes the hyper-parameters of one probe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"choice": choice.record(), "chosen": chosen}
+    write_atomically(folder / f"{choice.name}.json", (json.dumps(record, indent=1) + "\n").encode())
+
+
+def read_choice(folder: Path, choice: Choice) -> dict[str, float] | None:
+    """What was chosen, or None when it was not with exactly these inputs and settings."""
+    record = _read(folder / f"{choice.name}.json")
+    return record["chosen"] if record is not None and record.get("choice") == choice.record() else None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

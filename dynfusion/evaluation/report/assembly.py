@@ -1,106 +1,168 @@
-"""The report as one mapping, from finished groups: everything that is written, drawn or said comes out of it.
+"""The report as one mapping, from finished tasks: everything that is written, drawn or said comes out of it.
 
-Keys: title, settings, versions, model, modalities, dims, tasks, cells, reconstruction, imputers, comparisons, tables,
-training. Nothing in it depends on the clock or on where files lie.
+    TaskOutcome (results of every group) --curves--> tables, comparisons, robustness, modality_value
+                                         --points--> hiding, training_rates
+                                         --as is---> tasks, reconstruction, alignment, collapse, choices
+
+Nothing in it depends on the clock or on where files lie; it is made of plain values, undefined numbers are NaN here and
+null in the file.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dynfusion.evaluation.protocol.plan import EvaluationInputs, GroupResult, cell_records
-from dynfusion.evaluation.report.tables import all_curves, build_comparisons, build_tables
-from dynfusion.evaluation.representations.features import FUSED
-from dynfusion.evaluation.representations.imputers import Imputers
-from dynfusion.evaluation.tasks.task import SPLITS, TaskData
+from dynfusion.evaluation.insight.reconstruction import Rivals
+from dynfusion.evaluation.protocol.outcome import TaskOutcome
+from dynfusion.evaluation.protocol.settings import EvaluationSettings
+from dynfusion.evaluation.report.calibration import calibration_records
+from dynfusion.evaluation.report.comparisons import build_comparisons, build_subset_comparisons
+from dynfusion.evaluation.report.curves import Record, build_curves, split_of
+from dynfusion.evaluation.report.hiding import (
+    hiding_comparisons,
+    hiding_points,
+    hiding_records,
+    training_comparisons,
+    training_points,
+    training_records,
+)
+from dynfusion.evaluation.report.robustness import modality_value_records, robustness_records
+from dynfusion.evaluation.report.tables import build_tables, subset_records
+from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE, FINGERPRINT
 
+TITLE = "Evaluation under missing modalities"
 TIMINGS = frozenset({"seconds", "step_seconds", "rows_per_second", "wait_share", "memory_bytes"})
+FINGERPRINT_BITS = 2048
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One fusion model of the report."""
+
+    name: str
+    dim: int
+    ablation: bool
+    """Whether it was trained without a part of the method, to see what that part is for."""
+    training: Mapping[str, Any]
+    """What the model folder's training.json says; empty where there is none."""
 
 
 @dataclass(frozen=True)
 class Provenance:
     """Where the numbers come from."""
 
-    models: tuple[str, ...]
-    training: Mapping[str, Any]
-    """What the model folder's training.json says."""
+    models: tuple[ModelRecord, ...]
     versions: Mapping[str, str]
 
 
 def build_report(
-    results: Sequence[GroupResult],
-    reconstruction: Sequence[Mapping[str, object]],
-    inputs: EvaluationInputs,
-    *,
-    provenance: Provenance,
+    outcomes: Sequence[TaskOutcome], rivals: Rivals, settings: EvaluationSettings, *, provenance: Provenance
 ) -> dict[str, Any]:
-    """The whole report of one evaluation as plain values; what is undefined is a NaN here and null in the file."""
-    settings = inputs.settings
-    modalities = inputs.imputers.modalities
-    found = all_curves(results, modalities=modalities, models=provenance.models)
-    cells = [
-        record
-        for result in results
-        for record in cell_records(result, inputs.tasks[result.group.task], settings=settings.statistics)
-    ]
+    """The whole report of one evaluation."""
+    modalities, how = rivals.ridge.modalities, settings.statistics
+    curves = build_curves(outcomes, modalities)
+    hidden, trained = hiding_points(outcomes), training_points(outcomes)
+    run = provenance.models[0].training.get("settings", {}) if provenance.models else {}
     return {
-        "title": "Evaluation under missing modalities",
-        "settings": {"evaluation": settings.model_dump(mode="json"), "run": provenance.training.get("settings", {})},
+        "title": TITLE,
+        "settings": {"evaluation": settings.model_dump(mode="json"), "run": run},
         "versions": dict(provenance.versions),
-        "model": ", ".join(provenance.models),
+        "models": [_model_record(model) for model in provenance.models],
         "modalities": list(modalities),
-        "dims": _dims(inputs, provenance.models),
-        "tasks": [_task_record(task) for task in inputs.tasks.values()],
-        "cells": cells,
-        "reconstruction": [dict(record) for record in reconstruction],
-        "imputers": _imputer_records(inputs.imputers),
-        "comparisons": build_comparisons(found, settings=settings.statistics),
-        "tables": build_tables(found, settings=settings.statistics),
+        "dims": _dims(outcomes, rivals.ridge.dims, provenance.models),
+        "tasks": [_task_record(outcome) for outcome in outcomes],
+        "tables": build_tables(curves, settings=how),
+        "comparisons": build_comparisons(curves, settings=how),
+        "subset_comparisons": build_subset_comparisons(curves, settings=how),
+        "robustness": robustness_records(curves, settings=how),
+        "modality_value": modality_value_records(curves, settings=how),
+        "calibration": calibration_records(outcomes),
+        "subsets": subset_records(outcomes, settings=how),
+        "hiding": hiding_records(hidden, settings=how),
+        "hiding_comparisons": hiding_comparisons(hidden, settings=how),
+        "training_rates": training_records(trained, settings=how),
+        "training_comparisons": training_comparisons(trained, settings=how),
+        "reconstruction": [dict(record) for outcome in outcomes for record in outcome.reconstruction],
+        "alignment": [dict(record) for outcome in outcomes for record in outcome.alignment],
+        "collapse": [dict(record) for outcome in outcomes for record in outcome.collapse],
+        "imputers": list(_imputer_records(rivals)),
+        "choices": [record for outcome in outcomes for record in _choices(outcome)],
+    }
+
+
+def _model_record(model: ModelRecord) -> Record:
+    training = model.training
+    return {
+        "name": model.name,
+        "dim": model.dim,
+        "ablation": model.ablation,
         "training": {
-            "data": {"fingerprint": provenance.training.get("data", {}).get("fingerprint")},
-            "versions": provenance.training.get("versions", {}),
-            "history": [_without_timings(record) for record in provenance.training.get("history", [])],
+            "data": {"fingerprint": training.get("data", {}).get("fingerprint")},
+            "versions": training.get("versions", {}),
+            "history": [
+                {name: value for name, value in record.items() if name not in TIMINGS}
+                for record in training.get("history", [])
+            ],
         },
     }
 
 
-def _dims(inputs: EvaluationInputs, models: tuple[str, ...]) -> dict[str, int]:
-    widths = dict(inputs.imputers.dims)
-    total = sum(widths.values())
-    fused = {
-        FUSED if len(models) == 1 else f"{FUSED} ({model})": encoded.complete.shape[1]
-        for (_, model), encoded in inputs.encoded.items()
-    }
-    return {**widths, "concat-mean": total, "concat-ridge": total, **fused}
-
-
-def _task_record(task: TaskData) -> dict[str, Any]:
-    test = task.rows("test")
+def _task_record(outcome: TaskOutcome) -> Record:
     return {
-        "name": task.name,
-        "kind": task.kind,
-        "split": task.split_name,
-        "labels": list(task.label_names),
-        "classes": list(task.class_names),
-        "molecules": {part: len(task.rows(part)) for part in SPLITS},
-        "present": {name: float(task.present[:, column].mean()) for column, name in enumerate(task.modalities)},
-        "nothing_present_test": int((~task.present[test].any(axis=1)).sum()),
+        "name": outcome.name,
+        "kind": outcome.kind,
+        "labels": list(outcome.label_names),
+        "classes": list(outcome.class_names),
+        "split": outcome.given_split,
+        "folds": outcome.folds,
+        "repeats": outcome.repeats,
+        "molecules": dict(outcome.molecules),
+        "present": dict(outcome.present),
+        "nothing_present_test": outcome.nothing_present_test,
+        "base_rate": outcome.base_rate,
+        "labels_known": dict(outcome.labels_known),
+        "leaks": [dict(record) for record in outcome.leaks],
     }
 
 
-def _imputer_records(imputers: Imputers) -> list[dict[str, Any]]:
+def _dims(outcomes: Sequence[TaskOutcome], widths: Mapping[str, int], models: Sequence[ModelRecord]) -> dict[str, int]:
+    """Width of the features of every representation that has some of its own."""
+    total, by_model = sum(widths.values()), {model.name: model.dim for model in models}
+    named = {result.group.representation: result.group.model for one in outcomes for result in one.results}
+    known = {**widths, CONCAT_MEAN: total, CONCAT_RIDGE: total, FINGERPRINT: FINGERPRINT_BITS}
+    dims = dict(widths)
+    for name, model in named.items():
+        kind, _, number = name.rpartition("-")
+        if model is not None and model in by_model:
+            dims[name] = by_model[model]
+        elif name in known:
+            dims[name] = known[name]
+        elif kind in ("pca", "random") and number.isdigit():
+            dims[name] = min(int(number), total) if kind == "pca" else int(number)
+        elif set(name.split("+")) <= set(widths):
+            dims[name] = sum(widths[part] for part in name.split("+"))
+    return dims
+
+
+def _imputer_records(rivals: Rivals) -> Iterator[Record]:
+    """What was chosen for every visible subset and absent modality, on how many held pool rows."""
+    for ridge in rivals.ridge.ridges.values():
+        chosen = {"alpha": ridge.alpha, "rows": ridge.rows, "held_rows": ridge.held_rows}
+        place = {"imputer": "ridge", "visible": list(ridge.visible), "target": ridge.target}
+        yield {**place, **chosen, "held_mse": list(ridge.held_mse)}
+    for near in rivals.neighbours.choices.values():
+        chosen = {"k": near.k, "rows": near.rows, "held_rows": near.held_rows}
+        place = {"imputer": "knn", "visible": list(near.visible), "target": near.target}
+        yield {**place, **chosen, "held_mse": list(near.held_mse)}
+
+
+def _choices(outcome: TaskOutcome) -> list[Record]:
+    """The hyper-parameters of every probe on every member of a representation, once for every split."""
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for result in outcome.results:
+        for member, chosen in result.chosen.items():
+            found.setdefault((split_of(result, outcome), member, result.group.probe), dict(chosen))
     return [
-        {
-            "visible": list(ridge.visible),
-            "target": ridge.target,
-            "alpha": ridge.alpha,
-            "rows": ridge.rows,
-            "held_rows": ridge.held_rows,
-            "held_mse": list(ridge.held_mse),
-        }
-        for ridge in imputers.ridges.values()
+        {"task": outcome.name, "split": split, "representation": member, "probe": probe, "chosen": chosen}
+        for (split, member, probe), chosen in found.items()
     ]
-
-
-def _without_timings(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in TIMINGS}

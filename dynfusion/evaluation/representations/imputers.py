@@ -9,6 +9,7 @@ present; the penalty is chosen on rows left out of the fit.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -26,11 +27,17 @@ Statistics = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 class ImputerSettings(Settings):
-    """How the ridge imputers are fitted."""
+    """How the imputers are fitted."""
 
-    pool_rows: int = Field(50_000, ge=100, description="most pool rows the ridge imputers are fitted on")
+    pool_rows: int = Field(50_000, ge=100, description="most pool rows that imputers are fitted on")
     alphas: tuple[float, ...] = Field(
         (1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1, description="penalties tried, each multiplied by the rows fitted"
+    )
+    neighbours: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 2, 5, 10, 20, 50), min_length=1, description="numbers of neighbours tried"
+    )
+    neighbour_queries: int = Field(
+        2000, ge=1, description="most held pool rows that the number of neighbours is chosen on, evenly spaced"
     )
 
 
@@ -43,7 +50,7 @@ class Pool:
     """Per modality float32 [rows, dim], zero where absent."""
     present: Bool[np.ndarray, "rows modalities"]
     held: Bool[np.ndarray, "rows"]
-    """Rows that the penalty is chosen on."""
+    """Rows that penalties and numbers of neighbours are chosen on."""
     trained: Bool[np.ndarray, "rows"]
     """Rows that the fusion model was trained on, which the final fit uses."""
 

@@ -1,18 +1,22 @@
-"""Metrics under resampling: one sort per cell, then every bootstrap resample is a row of counts.
+"""Metrics under resampling: one sort per cell, then every bootstrap resample is a column of counts.
 
 Molecules are resampled, never single labels, and with the same counts for every representation of a task, so that the
-difference of two representations is paired. Tasks are resampled independently of one another.
+difference of two representations is paired. Counts are drawn once for all molecules of a task; a fold takes the rows of
+its test part, so folds are paired too. Tasks are resampled independently of one another.
 
-Source: percentile bootstrap, Efron and Tibshirani (1993), chapter 13; weighted ROC-AUC as the Mann-Whitney statistic
-with ties counted half; average precision as scikit-learn defines it; multitask mean by the rule of OGB's evaluator.
+Source: percentile bootstrap, Efron and Tibshirani (1993), chapter 13; the mean over several labels by the rule of OGB's
+evaluator (Hu et al. 2020, ogb/graphproppred/evaluate.py).
 """
 
 import zlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from pydantic import Field
 
+from dynfusion.evaluation.scores.drawn import ratio
+from dynfusion.evaluation.scores.metrics import METRICS
 from dynfusion.settings import Settings
 
 
@@ -24,80 +28,94 @@ class StatisticsSettings(Settings):
     seed: int = Field(0, ge=0, description="seed of the resampling")
 
 
-METRICS = ("roc_auc", "pr_auc")
-
-
-def resample_counts(task: str, molecules: int, *, settings: StatisticsSettings) -> Float[np.ndarray, "resamples rows"]:
-    """How often each molecule is drawn in each resample; the first row is the sample itself (every count 1).
+def resample_counts(
+    task: str, molecules: int, *, settings: StatisticsSettings
+) -> UInt8[np.ndarray, "molecules resamples"]:
+    """How often each molecule is drawn in each resample; column 0 is the sample itself (every count 1).
 
     Equal for every call with the same task name, number of molecules and settings: this is what pairs representations.
     """
     draws = np.random.default_rng([settings.seed, zlib.crc32(task.encode()), molecules])
-    counts = np.ones((settings.resamples + 1, molecules))
+    counts = np.ones((settings.resamples + 1, molecules), np.uint8)
     for row in range(1, settings.resamples + 1):
         counts[row] = np.bincount(draws.integers(0, molecules, molecules), minlength=molecules)
-    return counts
+    return np.ascontiguousarray(counts.T)
 
 
-def roc_auc(
-    scores: Float[np.ndarray, "rows"], positive: Bool[np.ndarray, "rows"], counts: Float[np.ndarray, "resamples rows"]
-) -> Float[np.ndarray, "resamples"]:
-    """Area under the ROC curve, 0..1, chance 0.5, of every resample; NaN where a class was not drawn."""
-    order = np.argsort(scores, kind="stable")
-    first, last = _ties(scores[order])
-    positives = counts[:, order] * positive[order]
-    negatives = counts[:, order] * ~positive[order]
-    below = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(negatives, axis=1)], axis=1)
-    wins = (positives * (below[:, first] + below[:, last + 1]) / 2).sum(axis=1)
-    return _ratio(wins, positives.sum(axis=1) * negatives.sum(axis=1))
+def once(molecules: int) -> UInt8[np.ndarray, "molecules 1"]:
+    """Counts of the sample itself, for a value without resamples."""
+    return np.ones((molecules, 1), np.uint8)
 
 
-def average_precision(
-    scores: Float[np.ndarray, "rows"], positive: Bool[np.ndarray, "rows"], counts: Float[np.ndarray, "resamples rows"]
-) -> Float[np.ndarray, "resamples"]:
-    """Area under the precision-recall curve, 0..1, chance the share of positives; NaN where a class was not drawn."""
-    order = np.argsort(-scores, kind="stable")
-    _, last = _ties(scores[order])
-    positives = counts[:, order] * positive[order]
-    found, drawn = np.cumsum(positives, axis=1)[:, last], np.cumsum(counts[:, order], axis=1)[:, last]
-    precision = np.divide(found, drawn, out=np.zeros_like(found), where=drawn > 0)
-    total = positives.sum(axis=1)
-    one_class = (total == 0) | (total == counts.sum(axis=1))
-    return _ratio((positives * precision).sum(axis=1), np.where(one_class, 0, total))
+def metrics_resamples(
+    metrics: Sequence[str],
+    scores: Float[np.ndarray, "rows outputs"],
+    labels: Float[np.ndarray, "rows labels"],
+    counts: UInt8[np.ndarray, "rows resamples"],
+) -> dict[str, Float[np.ndarray, "resamples"]]:
+    """Each metric of every resample, averaged over outputs; NaN where it is defined for no output.
+
+    Several labels: mean over those for which the metric is defined among the drawn molecules (both classes, or labels
+    that differ), missing labels (NaN) left out (OGB). One label of several classes: macro mean over classes, each
+    against the rest (`outputs` is their number).
+
+    Raises ValueError for a score that is no number.
+    """
+    if np.isnan(scores).any():
+        raise ValueError(f"scores: {int(np.isnan(scores).any(axis=1).sum())} of {len(scores)} rows are NaN, allowed: 0")
+    per_output: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    for output, target, known in outputs_of(scores, labels):
+        drawn = counts if known.all() else counts[known]
+        prepares = dict.fromkeys(METRICS[name].prepare for name in metrics)
+        prepared = {prepare: prepare(output, target, drawn) for prepare in prepares}
+        for name in metrics:
+            per_output[name].append(METRICS[name].value(prepared[METRICS[name].prepare]))
+    return {name: mean_of_defined(np.stack(found)) for name, found in per_output.items()}
 
 
-def _ties(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last position of the run of equal scores that every position belongs to."""
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    lengths = np.diff(np.append(starts, len(ordered)))
-    return np.repeat(starts, lengths), np.repeat(starts + lengths - 1, lengths)
+def outputs_of(
+    scores: Float[np.ndarray, "rows outputs"], labels: Float[np.ndarray, "rows labels"]
+) -> Iterator[tuple[Float[np.ndarray, "known"], Float[np.ndarray, "known"], Bool[np.ndarray, "rows"]]]:
+    """Each output's scores beside its labels, and the rows whose label is known, to which both are cut.
+
+    One label of several classes gives one output for every class: 1 for the class, 0 for the rest.
+    """
+    one_against_rest = labels.shape[1] == 1 and scores.shape[1] > 1
+    for output in range(scores.shape[1]):
+        label = labels[:, 0 if one_against_rest else output]
+        known = ~np.isnan(label)
+        target = (label[known] == output).astype(np.float64) if one_against_rest else label[known]
+        yield scores[known, output].astype(np.float64), target, known
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
-
-
-FUNCTIONS = {"roc_auc": roc_auc, "pr_auc": average_precision}
+def mean_of_defined(stacked: Float[np.ndarray, "values *rest"]) -> Float[np.ndarray, "*rest"]:
+    """Mean over the first axis of what is not NaN; NaN where nothing is."""
+    defined = ~np.isnan(stacked)
+    return ratio(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0).astype(np.float64))
 
 
 def metric_resamples(
-    metric: str, scores: Float[np.ndarray, "rows outputs"], labels: Float[np.ndarray, "rows labels"], counts: np.ndarray
+    metric: str,
+    scores: Float[np.ndarray, "rows outputs"],
+    labels: Float[np.ndarray, "rows labels"],
+    counts: UInt8[np.ndarray, "rows resamples"],
 ) -> Float[np.ndarray, "resamples"]:
-    """The metric of every resample, averaged over outputs; NaN where no output has both classes.
+    """`metrics_resamples` of one metric."""
+    return metrics_resamples((metric,), scores, labels, counts)[metric]
 
-    Several binary labels: mean over those with both classes among the drawn molecules, missing labels (NaN) left out
-    (OGB). One label of several classes: macro mean over classes, each against the rest (`outputs` is their number).
+
+def chance_resamples(
+    metric: str, labels: Float[np.ndarray, "rows labels"], counts: UInt8[np.ndarray, "rows resamples"], *, outputs: int
+) -> Float[np.ndarray, "resamples"]:
+    """What a constant scores in every resample: 0.5 for ROC-AUC, the share of positives for PR-AUC, and so on.
+
+    Where the constant itself matters (RMSE) it is the mean label of the sample.
     """
-    one_against_rest = labels.shape[1] == 1 and scores.shape[1] > 1
-    per_output = []
-    for output in range(scores.shape[1]):
-        label = labels[:, 0 if one_against_rest else output]
-        rows = ~np.isnan(label)
-        positive = label[rows] == (output if one_against_rest else 1)
-        per_output.append(FUNCTIONS[metric](scores[rows, output], positive, counts[:, rows]))
-    stacked = np.stack(per_output)
-    defined = ~np.isnan(stacked)
-    return _ratio(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0).astype(np.float64))
+    known = METRICS[metric].chance
+    if known is not None:
+        return np.full(counts.shape[1], known)
+    constant = np.nanmean(labels, axis=0) if labels.shape[1] == outputs else np.zeros(outputs)
+    return metric_resamples(metric, np.tile(constant, (len(labels), 1)), labels, counts)
 
 
 def interval(resampled: Float[np.ndarray, "resamples"], *, confidence: float) -> tuple[float, float]:

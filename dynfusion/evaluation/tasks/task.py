@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float
 
+from dynfusion.evaluation.tasks.structure import Structure
 from dynfusion.store.dataset import Dataset
 
 Kind = Literal["binary", "multiclass", "regression"]
@@ -37,19 +38,24 @@ class TaskData:
     """[rows] of "train", "valid" or "test", empty for a row of no part."""
     split_name: str = "given"
     class_names: tuple[str, ...] = ()
+    structure: Structure | None = None
+    """What RDKit says of the SMILES; None until somebody who may load RDKit has filled it in."""
 
     def rows(self, part: str) -> np.ndarray:
         """Row numbers of one part of the split, ascending."""
         return np.flatnonzero(self.split == part)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with any value, label, id or split."""
+        """16 hexadecimal digits that change with any value, label, id, split or structure."""
         digest = hashlib.sha256()
         for text in (self.name, self.kind, self.split_name, *self.modalities, *self.label_names, *self.class_names):
             digest.update(text.encode() + b"\0")
         digest.update("\0".join(map(str, self.ids)).encode() + "\0".join(map(str, self.split)).encode())
         for array in (self.present, self.labels, *(self.values[name] for name in self.modalities)):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.structure is not None:
+            digest.update("\0".join((*self.structure.keys.tolist(), *self.structure.scaffolds.tolist())).encode())
+            digest.update(self.structure.fingerprints.tobytes())
         return digest.hexdigest()[:16]
 
 

@@ -1,0 +1,92 @@
+"""A contestant with its fitted heads: from what is shown to a prediction for every molecule."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from dynfusion.evaluation.hiding.masks import Shown, show
+from dynfusion.evaluation.hiding.patterns import Pattern
+from dynfusion.evaluation.probes.prior import prior
+from dynfusion.evaluation.probes.probe import PROBES, Head, Labelled, ProbeSettings, ProbeTask
+from dynfusion.evaluation.representations.features import Contestant, Representation
+from dynfusion.evaluation.tasks.task import TaskData
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Heads of a contestant's members; what no member can say has the training prior."""
+
+    members: tuple[Representation, ...]
+    heads: tuple[Head, ...]
+    prior: Float[np.ndarray, " outputs"]
+
+    def scores(
+        self, task: TaskData, shown: Shown
+    ) -> tuple[Float[np.ndarray, "rows outputs"], Bool[np.ndarray, " rows"]]:
+        """Mean prediction over the usable members, and which rows had one."""
+        total = np.zeros((len(shown.rows), len(self.prior)))
+        votes = np.zeros(len(shown.rows), dtype=int)
+        for member, head in zip(self.members, self.heads, strict=True):
+            found = member.features(task, shown)
+            if found.usable.any():
+                total[found.usable] += head.scores(found.values[found.usable])
+            votes += found.usable
+        said = votes > 0
+        return np.where(said[:, None], total / np.maximum(votes, 1)[:, None], self.prior), said
+
+
+def probe_task(task: TaskData) -> ProbeTask:
+    """What kind of labels the heads are fitted on."""
+    return ProbeTask(task.kind, int(np.nanmax(task.labels)) + 1 if task.kind == "multiclass" else 0)
+
+
+def labelled(member: Representation, task: TaskData, shown: Shown) -> Labelled:
+    """Features and labels of the rows that have both something visible and a label."""
+    found = member.features(task, shown)
+    labels = task.labels[shown.rows]
+    rows = found.usable & ~np.isnan(labels).all(axis=1)
+    return found.values[rows], labels[rows]
+
+
+def choose(
+    member: Representation, task: TaskData, *, probe: str, seed: int, settings: ProbeSettings
+) -> dict[str, float]:
+    """Hyper-parameters of a probe on one representation, from training and validation rows with nothing hidden."""
+    train, valid = (
+        labelled(member, task, show(Pattern("subset", task.modalities), task, task.rows(part)))
+        for part in ("train", "valid")
+    )
+    _require_rows(member, task, train, settings)
+    return PROBES[probe].choose(train, valid, target=probe_task(task), seed=seed, settings=settings)
+
+
+def fit_reader(
+    contestant: Contestant,
+    task: TaskData,
+    shown: Shown,
+    *,
+    probe: str,
+    chosen: Sequence[Mapping[str, float]],
+    seed: int,
+    settings: ProbeSettings,
+) -> Reader:
+    """Heads fitted on the shown training rows, one for every member, with the hyper-parameters chosen before.
+
+    Raises ValueError when fewer labelled rows than inner folds have something of a member visible.
+    """
+    heads = []
+    for member, how in zip(contestant.members, chosen, strict=True):
+        train = labelled(member, task, shown)
+        _require_rows(member, task, train, settings)
+        heads.append(PROBES[probe].fit(train, target=probe_task(task), chosen=how, seed=seed, settings=settings))
+    return Reader(contestant.members, tuple(heads), prior(task.labels[task.rows("train")], probe_task(task)))
+
+
+def _require_rows(member: Representation, task: TaskData, train: Labelled, settings: ProbeSettings) -> None:
+    if len(train[1]) < settings.folds:
+        raise ValueError(
+            f"task {task.name}: {len(train[1])} labelled training rows have something of {member.name} visible, "
+            f"allowed are {settings.folds} or more"
+        )
