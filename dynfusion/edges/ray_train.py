@@ -17,7 +17,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from dynfusion.edges.datasets import open_sources
-from dynfusion.edges.deepspeed_engine import configuration
+from dynfusion.edges.deepspeed_config import configuration
 from dynfusion.edges.ray_board import Watch, ended_by, watched_board
 from dynfusion.edges.ray_cluster import wait_for
 from dynfusion.edges.ray_failures import EndForGood
@@ -99,7 +99,7 @@ def _both(watch: Watch, tracked: Tracker) -> Watch:
         if VALIDATION not in made:  # the validator has said that one itself
             watch.record(made)
 
-    return Watch(record, watch.say)
+    return Watch(record)
 
 
 def make_trainer(settings: RunSettings, validator: Validator, checks: Checks) -> TorchTrainer:
