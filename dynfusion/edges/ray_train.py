@@ -61,7 +61,7 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     folder = below(settings.cluster.storage, settings.cluster.name)
     storage = open_storage(folder)
     with driving(open_storage(folder, deadline_seconds=STORE_SECONDS), watch.say) as hold:
-        claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint))
+        claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint), watch.say)
         if finished(storage, settings.train.epochs):
             watch.say(f"run {storage.address} is already finished")
         else:
@@ -99,7 +99,7 @@ def _both(watch: Watch, tracked: Tracker) -> Watch:
         if VALIDATION not in made:  # the validator has said that one itself
             watch.record(made)
 
-    return Watch(record)
+    return Watch(record, watch.say)
 
 
 def make_trainer(settings: RunSettings, validator: Validator, checks: Checks) -> TorchTrainer:
