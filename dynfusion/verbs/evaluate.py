@@ -35,6 +35,11 @@ class _Overrides(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
+def read_settings(overrides: Iterable[str]) -> EvaluationSettings:
+    """The settings of an evaluation from a command line's `evaluation.name=value`. Raises ValueError for others."""
+    return build(_Overrides, parse_overrides(overrides)).evaluation
+
+
 def evaluate(
     model: str | Path,
     *,
@@ -50,7 +55,7 @@ def evaluate(
 
     Raises ValueError for tasks that are not NAME=URI_OR_CSV, wrong settings, and as `evaluate_model` does.
     """
-    settings = build(_Overrides, parse_overrides(overrides)).evaluation
+    settings = read_settings(overrides)
     named = parse_tasks(tasks)
     encoders = load_model(str(model)).modalities
     packed = {
