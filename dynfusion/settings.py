@@ -145,7 +145,8 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
         return f"setting {name}: a value is required"
     if first["type"] == "value_error":
         return f"setting {name}: {first['ctx']['error']}"
-    return f"setting {name}: found {first['input']!r}, {first['msg'][0].lower()}{first['msg'][1:]}"
+    said = first["msg"].partition(", unable to")[0].replace("Input should be", "allowed is", 1)
+    return f"setting {name}: found {first['input']!r}, {said[0].lower()}{said[1:]}"
 
 
 def _names(kind: type[BaseModel], prefix: str = "") -> Iterable[str]:
