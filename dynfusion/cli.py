@@ -397,11 +397,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     with _sigterm_interrupts() as terminated:
         code = _run(words, debug="--debug" in words)
-    if terminated.is_set():
-        print("terminated; the same command continues", file=sys.stderr)
-        return 143
-    if code == 130:
-        print("interrupted; the same command continues", file=sys.stderr)
+    told = {130: "interrupted", 143: "terminated"}.get(code := 143 if terminated.is_set() else code)
+    if told and next((word for word in words if not word.startswith("-")), "") != "submit":  # which has said its own
+        print(f"{told}; the same command continues", file=sys.stderr)
     return code
 
 

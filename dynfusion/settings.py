@@ -87,6 +87,13 @@ def fingerprint(settings: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def nearest(name: str, known: list[str]) -> str:
+    """What to say to an unknown dotted name: the known one that was probably meant, else all those beside it."""
+    leaf = name.rsplit(".", 1)[-1]
+    close = difflib.get_close_matches(name, known, n=1) or [n for n in known if n.rsplit(".", 1)[-1] == leaf][:1]
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(_siblings(known, name))}"
+
+
 def _literal(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -133,16 +140,13 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     name = ".".join(str(part) for part in first["loc"]) or kind.__name__
     if first["type"] == "extra_forbidden":
-        known = list(_names(kind))
-        leaf = name.rsplit(".", 1)[-1]
-        close = difflib.get_close_matches(name, known, n=1) or [n for n in known if n.rsplit(".", 1)[-1] == leaf][:1]
-        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(_siblings(known, name))}"
-        return f"setting {name}: unknown name, {hint}"
+        return f"setting {name}: unknown name, {nearest(name, list(_names(kind)))}"
     if first["type"] == "missing":
         return f"setting {name}: a value is required"
     if first["type"] == "value_error":
         return f"setting {name}: {first['ctx']['error']}"
-    return f"setting {name}: found {first['input']!r}, {first['msg'][0].lower()}{first['msg'][1:]}"
+    said = first["msg"].partition(", unable to")[0].replace("Input should be", "allowed is", 1)
+    return f"setting {name}: found {first['input']!r}, {said[0].lower()}{said[1:]}"
 
 
 def _names(kind: type[BaseModel], prefix: str = "") -> Iterable[str]:

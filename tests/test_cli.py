@@ -104,3 +104,21 @@ def test_molecules_become_a_verified_data_set_through_the_command_line(
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == "dynfusion 0.1.0\n"
+
+
+def test_a_misspelt_setting_is_refused_before_anything_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = ["--address", "http://127.0.0.1:9"]
+    assert main(["submit", *nowhere, "train", str(DEMO), "train.epoch=3"]) == 1
+    assert "setting train.epoch: unknown name, did you mean train.epochs?" in capsys.readouterr().err
+    line = ["submit", *nowhere, "evaluate", "--model", "m", "--tasks", "a=b", "evaluation.sed=3"]
+    assert main(line) == 1
+    assert "setting evaluation.sed: unknown name, did you mean evaluation.seeds?" in capsys.readouterr().err
+
+
+def test_submitting_without_an_address_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["submit", "train", str(DEMO), "data.uri=packed"]) == 4
+    assert "no cluster: give --address http://HEAD:8265, or set RAY_API_SERVER" in capsys.readouterr().err

@@ -45,14 +45,29 @@ def test_later_layers_win_leaf_by_leaf() -> None:
     [
         ({"inner": {"rte": 1}}, r"setting inner\.rte: unknown name, did you mean inner\.rate\?"),
         ({"zzz": 1}, r"setting zzz: unknown name, known here: inner, other"),
-        ({"inner": {"rate": 2}}, r"setting inner\.rate: found 2, input should be less than or equal to 1"),
-        ({"inner": {"rate": "fast"}}, r"setting inner\.rate: found 'fast', input should be a valid number"),
+        ({"inner": {"rate": 2}}, r"setting inner\.rate: found 2, allowed is less than or equal to 1"),
+        ({"inner": {"rate": "fast"}}, r"setting inner\.rate: found 'fast', allowed is a valid number"),
         ({"inner": {"rate": float("nan")}}, r"setting inner\.rate: found nan"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(tree: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         build(Outer, tree)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("cluster.workers=0", "found 0, allowed is a whole number from 1 on, or two of them"),
+        ("cluster.workers=[3, 1]", r"found \[3, 1\], allowed is a whole number"),
+        ("cluster.workers=[1, 2, 3]", r"found \[1, 2, 3\], allowed is a whole number"),
+        ("cluster.name=../x", "found '../x', allowed are letters"),
+        ("train.epochs=many", "setting train.epochs: found 'many', allowed is a valid integer$"),
+    ],
+)
+def test_a_wrong_value_of_a_run_is_answered_in_plain_words(override: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        read_run(DEMO, [override])
 
 
 def test_nothing_writes_to_settings() -> None:

@@ -5,16 +5,14 @@ backward divides by the accumulation steps once more unless `scale_wrt_gas=False
 gradient's norm nor leaves out the exchange with nobody, so clipping is ours there and a single rank exchanges nothing.
 """
 
-import logging
-import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dynfusion.edges.deepspeed_config import configuration, import_deepspeed
 from dynfusion.edges.universal_checkpoint import place_steps, saved_ranks, universal
 from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.objective import FusionObjective
@@ -22,27 +20,6 @@ from dynfusion.training.config import EngineSettings, TrainSettings
 from dynfusion.training.engine import clip, make_optimizer, prepared, set_learning_rate, sum_over_ranks
 
 TAG = "deepspeed"
-RESERVED = (
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "gradient_clipping",
-    "optimizer",
-    "scheduler",
-    "zero_optimization.stage",
-    "torch_autocast",
-    "bf16",
-    "bfloat16",
-    "fp16",
-    "data_types",
-)
-REMOVED = (
-    *("amp", "compression_training", "curriculum_learning", "eigenvalue", "elasticity", "graph_harvesting", "nebula"),
-    *("progressive_layer_drop", "quantize_training", "sparse_attention", "sparse_gradients"),
-    *("zero_optimization.mics_shard_size", "zero_optimization.mics_hierarchical_params_gather"),
-    "zero_optimization.zeropp_loco_param",
-)
-"""Keys of older releases: DeepSpeed 0.19.8 refuses them in a worker, and releases before ignored most of them."""
 
 
 class DeepSpeedEngine:
@@ -126,37 +103,3 @@ class DeepSpeedEngine:
         path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
         if path is None:
             raise ValueError(f"checkpoint {folder}: holds nothing that DeepSpeed stage {self.stage} can load")
-
-
-def configuration(train: TrainSettings, engine: EngineSettings) -> dict[str, Any]:
-    """DeepSpeed's configuration: everything that decides numbers is written out, `engine.deepspeed` adds the rest.
-
-    Raises ValueError when `engine.deepspeed` names a key that this project's own settings decide, or a removed one.
-    """
-    extra = {name: value for name, value in engine.deepspeed.items() if name != "zero_optimization"}
-    zero = dict(engine.deepspeed.get("zero_optimization", {}))
-    for name in (*extra, *(f"zero_optimization.{key}" for key in zero)):
-        if name in RESERVED:
-            raise ValueError(f"setting engine.deepspeed.{name}: decided by dynfusion's own settings, leave it out")
-        if name in REMOVED:
-            raise ValueError(f"setting engine.deepspeed.{name}: DeepSpeed has removed this feature, leave it out")
-    return {
-        "train_micro_batch_size_per_gpu": 1,  # nominal: rows per rank may differ, and the loss is already divided
-        "gradient_accumulation_steps": train.accumulation,
-        "gradient_clipping": train.gradient_clipping if engine.zero_stage > 0 else 0.0,
-        "zero_optimization": {"stage": engine.zero_stage, **zero},
-        "steps_per_print": 1_000_000_000,
-        **extra,
-    }
-
-
-def import_deepspeed(device: torch.device) -> Any:
-    """The library, with its JIT-compiled CPU collective switched off: gloo does, and no compiler is needed."""
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-    from deepspeed.utils import logger
-
-    logger.setLevel(logging.WARNING)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return deepspeed

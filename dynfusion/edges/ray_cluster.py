@@ -18,6 +18,7 @@ POLL_SECONDS = 1
 def cluster(*, cpus: int = 1, debug: bool = False) -> Iterator[None]:
     """Connected to Ray inside the block; a connection that was there before is used and left alone.
 
+    What workers have to say comes through boards and errors; `debug` shows all that they print.
     A local cluster offers `cpus` CPUs, or the machine's own number if that is larger.
     """
     if ray.is_initialized():
@@ -25,7 +26,7 @@ def cluster(*, cpus: int = 1, debug: bool = False) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says at every start that a token is used
-    quiet = {"logging_level": logging.WARNING, "log_to_driver": debug or "RAY_ADDRESS" in os.environ}
+    quiet = {"logging_level": logging.WARNING, "log_to_driver": debug}
     try:
         with _own_sigterm():
             if "RAY_ADDRESS" in os.environ:

@@ -59,11 +59,11 @@ class Ending:
 def find_address(address: str | None) -> str:
     """The job server's URL from `address`, else from RAY_API_SERVER_ADDRESS or RAY_ADDRESS.
 
-    Raises ValueError when none of them is given, ClusterError when nothing answers there.
+    Raises ClusterError when none of them is given, and when nothing answers there.
     """
     found = address or next((os.environ[name] for name in ADDRESS_VARIABLES if os.environ.get(name)), None)
     if not found:
-        raise ValueError("no cluster: give --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS or RAY_ADDRESS")
+        raise ClusterError("no cluster: give --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS or RAY_ADDRESS")
     if found.startswith(("http://", "https://")):
         return found.rstrip("/")
     if "://" not in found and ":" in found and _answers(f"http://{found}"):

@@ -35,7 +35,7 @@ def tidy(
         note_attempts(storage)
     for name in removed:
         storage.remove(name)
-        why = "Ray Train has not registered it and there are later ones" if name in spare else "it is not whole"
+        why = "an interrupted run left it behind and there are later ones" if name in spare else "it is not whole"
         say(f"checkpoint {storage.address}/{name} removed: {why}")
 
 

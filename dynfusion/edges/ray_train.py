@@ -10,6 +10,7 @@ The run's folder is the resume key: the same command continues from its last who
 import signal
 import threading
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import ray.train
@@ -17,7 +18,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from dynfusion.edges.datasets import open_sources
-from dynfusion.edges.deepspeed_engine import configuration
+from dynfusion.edges.deepspeed_config import configuration
 from dynfusion.edges.ray_board import Watch, ended_by, watched_board
 from dynfusion.edges.ray_cluster import wait_for
 from dynfusion.edges.ray_failures import EndForGood
@@ -60,8 +61,9 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     checks = _check(settings, sources)
     folder = below(settings.cluster.storage, settings.cluster.name)
     storage = open_storage(folder)
+    _require_writable(settings.cluster.storage)
     with driving(open_storage(folder, deadline_seconds=STORE_SECONDS), watch.say) as hold:
-        claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint))
+        claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint), watch.say)
         if finished(storage, settings.train.epochs):
             watch.say(f"run {storage.address} is already finished")
         else:
@@ -195,10 +197,11 @@ def _finish(
             tracked.record(history[-1])
         ending = Ending(step, why, history)
         best = _best(settings, storage, ending)
+        if best is not None:
+            watch.say(f"the model is that of {best}, the best of the kept ones by {settings.validation.keep_best_by}")
         if best is None or best == last[0]:
             leave(last[1])
             return
-    watch.say(f"the model is that of {best}, the best of the kept ones by {settings.validation.keep_best_by}")
     with storage.local(best) as folder:
         leave(folder)
 
@@ -245,6 +248,21 @@ def _check(settings: RunSettings, sources: Sources) -> Checks:
         for task in read_tasks(settings).values():
             check_task(task, manifest)
     return checks
+
+
+def _require_writable(storage: str) -> None:
+    """Raises ValueError when a run cannot be kept in this folder; a bucket says so itself."""
+    if is_s3(storage):
+        return
+    try:
+        Path(storage).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=storage):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"setting cluster.storage: nothing can be written to {storage}, {error.strerror}; allowed is a folder that "
+            "every worker can reach, or s3://bucket/folder"
+        ) from error
 
 
 def _resources(settings: RunSettings) -> dict[str, float]:

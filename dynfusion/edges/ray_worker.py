@@ -241,6 +241,10 @@ def _opening(settings: RunSettings, workers: int, groups: int, plan: Plan, start
         f"{plan.total_steps - start} steps of {settings.train.global_batch_rows} molecules to go on {workers} workers, "
         f"{settings.engine.kind} engine, {groups} contrast groups of {plan.group_rows} rows"
     )
+    skipped = sum(order.skipped_rows for order in plan.mixture.orders)
+    if skipped:
+        rows = sum(order.layout.rows for order in plan.mixture.orders)
+        text += f"; each epoch leaves out {skipped} of {rows} rows, other ones each time"
     if groups < 4 * workers:
         text += "; fewer than 4 groups a worker: a smaller data.group_rows or fewer workers would balance better"
     return text

@@ -110,17 +110,12 @@ class TrackingSettings(Settings):
         return address
 
 
-Workers = Annotated[int, Field(ge=1)]
-
-
 class ClusterSettings(Settings):
     """Who works, and where the run is kept."""
 
-    name: str = Field(
-        "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder of the run in `storage`; its resume key"
-    )
+    name: str = Field("run", description="folder of the run in `storage`; its resume key")
     storage: str = Field("runs", description="folder that every worker can reach")
-    workers: tuple[Workers, Workers] = Field(
+    workers: tuple[int, int] = Field(
         (2, 2), description="training processes: how many, or [fewest, most] for a cluster that grows and shrinks"
     )
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker; also its number of threads")
@@ -131,17 +126,27 @@ class ClusterSettings(Settings):
     )
     start_deadline_seconds: float = Field(300, gt=0, description="how long the cluster may take to provide the workers")
 
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(
+                f"found {name!r}, allowed are letters, digits, dots, dashes and underscores, a letter or digit first"
+            )
+        return name
+
     @field_validator("workers", mode="before")
     @classmethod
     def _one_number_is_both(cls, found: object) -> object:
-        return (found, found) if isinstance(found, int) else found
+        pair = (found, found) if isinstance(found, int) else found
+        match pair:
+            case [int(fewest), int(most)] if 1 <= fewest <= most:
+                return pair
+            case _:
+                raise ValueError(
+                    f"found {found!r}, allowed is a whole number from 1 on, or two of them as [fewest, most]"
+                )
 
     @field_serializer("workers")
     def _one_number_when_level(self, workers: tuple[int, int]) -> int | list[int]:
         return workers[0] if workers[0] == workers[1] else list(workers)
-
-    @model_validator(mode="after")
-    def _fewest_before_most(self) -> "ClusterSettings":
-        if self.workers[0] > self.workers[1]:
-            raise ValueError(f"workers: found {list(self.workers)}, allowed is a number or [fewest, most]")
-        return self

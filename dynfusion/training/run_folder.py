@@ -12,13 +12,14 @@
 import json
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dynfusion.store.whole import written_whole
-from dynfusion.training.checkpoint import MODEL, problem, read_history, read_state
+from dynfusion.training.checkpoint import MODEL, checkpoint_names, problem, read_history, read_state, registered_any
 from dynfusion.training.checks import trained, validated
 from dynfusion.training.loop import Record
 from dynfusion.training.scratch import scratch_folder
@@ -39,10 +40,11 @@ class Identity:
     data: str
 
 
-def claim(storage: Storage, settings: dict[str, Any], mine: Identity) -> None:
-    """Make the folder this run's, or check that it already is. A finished run may be claimed with more epochs.
+def claim(storage: Storage, settings: dict[str, Any], mine: Identity, say: Callable[[str], None]) -> None:
+    """Make the folder this run's, or check that it already is; only who drives the run may.
 
-    Raises ValueError when it belongs to a run with other settings or other data, naming what differs.
+    A finished run may be claimed with more epochs, and one that never saved anything with any settings and data, which
+    `say` tells. Raises ValueError when it belongs to a run with other settings or other data, naming what differs.
     """
     content = as_json({"identity": asdict(mine), "settings": settings})
     try:
@@ -51,6 +53,10 @@ def claim(storage: Storage, settings: dict[str, Any], mine: Identity) -> None:
         storage.write(RUN, content)
         return
     theirs, before = Identity(**record["identity"]), record["settings"]
+    if theirs != mine and _is_unused(storage):
+        say(f"run folder {storage.address}: an earlier try with other settings or data saved nothing; begun afresh")
+        storage.write(RUN, content)
+        return
     if theirs.data != mine.data:
         raise ValueError(
             f"run folder {storage.address}: belongs to a run on other data, fingerprint {theirs.data}, found "
@@ -66,6 +72,11 @@ def claim(storage: Storage, settings: dict[str, Any], mine: Identity) -> None:
         f"run folder {storage.address}: belongs to a run with other settings, {_difference(before, settings)}; "
         "choose another cluster.name or remove the folder (only a finished run goes on when train.epochs is raised)"
     )
+
+
+def _is_unused(storage: Storage) -> bool:
+    """Whether no try of this run has left a checkpoint, whole or not, nor had one that is gone, nor a model."""
+    return not checkpoint_names(storage) and not registered_any(storage) and MODEL not in storage.names()
 
 
 def finished(storage: Storage, epochs: int) -> bool:

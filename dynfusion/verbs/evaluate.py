@@ -55,6 +55,11 @@ class Common:
     workers: int | None
 
 
+def read_settings(overrides: Iterable[str]) -> EvaluationSettings:
+    """The settings of an evaluation from a command line's `evaluation.name=value`. Raises ValueError for others."""
+    return build(_Overrides, parse_overrides(overrides)).evaluation
+
+
 def evaluate(
     models: Sequence[str],
     *,
@@ -73,7 +78,7 @@ def evaluate(
 
     Raises ValueError for what cannot be read as that, wrong settings, and as `evaluate_models` does.
     """
-    settings = build(_Overrides, parse_overrides(overrides)).evaluation
+    settings = read_settings(overrides)
     folders, removed, named = parse_models(models), parse_models(ablations), parse_tasks(tasks)
     opened = open_models(folders, removed)
     encoders = opened[0].model.modalities

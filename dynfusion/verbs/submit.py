@@ -19,7 +19,9 @@ from dynfusion.edges.ray_jobs import (
     submission_base,
 )
 from dynfusion.edges.ray_jobs import submit as submit_job
+from dynfusion.run_settings import read_run
 from dynfusion.settings import parse_overrides, read_toml
+from dynfusion.verbs.evaluate import read_settings
 
 SUCCEEDED, FAILED, WRONG_USE, STOPPED, NO_CLUSTER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -44,6 +46,7 @@ def submit(verb: str, arguments: Sequence[str], parsed: Mapping[str, Any], optio
     """
     variables = _variables(options.env)
     check_open(variables, [*arguments])
+    _check_settings(verb, parsed, options.working_dir)
     name = options.name or _run_name(verb, parsed, options.working_dir)
     try:
         address = find_address(options.address)
@@ -96,6 +99,14 @@ def _run_name(verb: str, parsed: Mapping[str, Any], folder: Path) -> str:
         names = [tree["cluster"]["name"] for tree in settings if "name" in tree.get("cluster", {})]
         return str(names[-1]) if names else Path(parsed["run"]).stem
     return str(parsed.get("out") or parsed.get("extend")).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _check_settings(verb: str, parsed: Mapping[str, Any], folder: Path) -> None:
+    """Refuse here what the job would refuse once it runs. Raises ValueError naming the first wrong setting."""
+    if verb == "train":
+        read_run(folder / parsed["run"], parsed["overrides"] or ())
+    if verb == "evaluate":
+        read_settings(parsed["overrides"] or ())
 
 
 def _check_shipped(verb: str, parsed: Mapping[str, Any], names: frozenset[str], folder: Path) -> None:

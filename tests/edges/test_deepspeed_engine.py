@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, distributed
 
-from dynfusion.edges.deepspeed_engine import DeepSpeedEngine, configuration
+from dynfusion.edges.deepspeed_config import configuration
+from dynfusion.edges.deepspeed_engine import DeepSpeedEngine
 from dynfusion.edges.universal_checkpoint import place_steps
 from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.objective import FusionObjective
@@ -225,6 +226,43 @@ def test_a_key_that_dynfusion_decides_is_refused_by_name() -> None:
         configuration(TrainSettings(), EngineSettings(deepspeed={"zero_optimization": {"stage": 2}}))
     passed = configuration(TrainSettings(), EngineSettings(deepspeed={"zero_optimization": {"overlap_comm": True}}))
     assert passed["zero_optimization"] == {"stage": 0, "overlap_comm": True}
+
+
+@pytest.mark.parametrize(
+    ("stage", "keys", "sentence"),
+    [
+        (0, {"foo": 1}, r"deepspeed\.foo: unknown name, known here: .*activation_checkpointing"),
+        (0, {"flops_profilr": {}}, r"flops_profilr: unknown name, did you mean flops_profiler\?"),
+        (2, {"zero_optimization": {"overlap_com": True}}, r"did you mean zero_optimization\.overlap_comm\?"),
+        (2, {"overlap_comm": True}, r"deepspeed\.overlap_comm: .* did you mean zero_optimization\.overlap_comm\?"),
+        (2, {"zero_optimization": {"cpu_offload": True}}, "deprecated it, .* zero_optimization.offload_optimizer"),
+        (2, {"cpu_offload": True}, "deprecated it, .* zero_optimization.offload_optimizer"),
+        (2, {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "torch's AdamW; leave it out, or set"),
+        (0, {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "needs engine.zero_stage 1, 2 or 3"),
+        (2, {"zero_optimization": {"offload_param": {"device": "cpu"}}}, "needs engine.zero_stage 3, found 2"),
+        (2, {"zero_optimization": {"reduce_bucket_size": "many"}}, "reduce_bucket_size: found 'many'"),
+        (2, {"zero_optimization": 2}, "found 2, allowed is a table"),
+        (0, {"communication_data_type": "fp7"}, "DeepSpeed does not take it, .*fp7"),
+    ],
+)
+def test_a_key_that_deepspeed_would_refuse_or_ignore_in_a_worker_is_refused_by_name(
+    stage: int, keys: dict, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        configuration(TrainSettings(), EngineSettings(zero_stage=stage, deepspeed=keys))
+
+
+def test_keys_that_deepspeed_knows_are_passed_on() -> None:
+    keys = {
+        "flops_profiler": {"enabled": False},
+        "activation_checkpointing": {},
+        "aio": {},
+        "wall_clock_breakdown": True,
+    }
+    zero = {"stage3_max_live_parameters": 1000, "sub_group_size": 10}
+    passed = configuration(TrainSettings(), EngineSettings(zero_stage=3, deepspeed={**keys, "zero_optimization": zero}))
+    assert {name: passed[name] for name in keys} == keys
+    assert passed["zero_optimization"] == {"stage": 3, **zero}
 
 
 def test_no_process_group_is_left_behind() -> None:

@@ -131,7 +131,8 @@ def test_whole_checkpoints_that_ray_never_knew_go_when_they_are_neither_last_nor
     for step in (1, 3, 4, 5):
         make(folder / checkpoint_name(step, 1))
     assert started(folder, wanted=lambda name: step_of(name) == 1) == [
-        f"checkpoint {folder}/{checkpoint_name(3, 1)} removed: Ray Train has not registered it and there are later ones"
+        f"checkpoint {folder}/{checkpoint_name(3, 1)} removed: an interrupted run left it behind "
+        "and there are later ones"
     ]
     assert [step_of(name) for name in checkpoint_names(LocalStorage(folder))] == [1, 2, 4, 5]
     assert known(folder) == [made[0].name]

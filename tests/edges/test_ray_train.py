@@ -99,6 +99,15 @@ def test_the_folder_of_another_run_is_refused(dataset: Dataset, undisturbed: Pat
         train_on_ray(settings(elsewhere, undisturbed.parent), Watch(silent, silent))
 
 
+@pytest.mark.parametrize("storage", ["a-file", "a-file/below", "/proc/nowhere"])
+def test_a_folder_that_cannot_be_written_is_named_with_its_setting(
+    storage: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "a-file").write_text("")
+    with pytest.raises(ValueError, match=r"setting cluster\.storage: nothing can be written to .*, .*; allowed is"):
+        train_on_ray(settings(dataset, tmp_path / storage), Watch(silent, silent))
+
+
 def test_a_killed_worker_changes_nothing_in_the_weights(dataset: Dataset, undisturbed: Path, tmp_path: Path) -> None:
     killed: list[int] = []
     said: list[str] = []
