@@ -329,17 +329,22 @@ def submit(
 
 @app.command(epilog="Example: dynfusion export --checkpoint runs/demo/checkpoint-00000200-001 --out model")
 def export(
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="Checkpoint folder of a run.")],
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="Checkpoint folder of a run, or its S3 address.")],
     out: Out,
 ) -> None:
     """Write the plain model folder of a checkpoint; needs neither DeepSpeed nor Ray."""
     _call("export", checkpoint, out)
 
 
-@app.command(epilog="Example: dynfusion report report/")
-def report(folder: Annotated[Path, typer.Argument(help="Folder with a report.json.")]) -> None:
-    """Write report.md and report.html again from report.json."""
-    _call("report", folder)
+@app.command(epilog="Example: dynfusion report first/ second/ --out comparison")
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders with a report.json.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for a comparison of several; by default comparison.")
+    ] = None,
+) -> None:
+    """Write report.md and report.html again from report.json, or compare several reports."""
+    _call("report", folders, out=out)
 
 
 @config_app.command("show", epilog="Example: dynfusion config show jobs/runs/demo.toml train.epochs=3")

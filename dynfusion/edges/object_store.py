@@ -18,6 +18,8 @@ from dynfusion.edges.s3_clients import STALL_SECONDS, Reach, clients
 
 Library = Literal["pyarrow", "s3fs"]
 Result = TypeVar("Result")
+DEADLINE_SECONDS = 300.0
+"""How long a request is tried again."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class ObjectStore:
 
     address: S3Address
     carrier: Library = "pyarrow"
-    deadline_seconds: float = 300.0
+    deadline_seconds: float = DEADLINE_SECONDS
     stall_seconds: float = STALL_SECONDS
 
     def read(self, path: str) -> bytes:

@@ -7,6 +7,7 @@ Watching ends no run: a board that is lost is said once, and training, its end a
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Record = dict[str, Any]
 _POLL_SECONDS = 0.3
+_LAST_TRIES = 20
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +36,8 @@ class Board:
 
     def __init__(self) -> None:
         self.posts: list[tuple[str, Any]] = []
+        self.gone = 0
+        """How many posts the driver has had before these."""
         self.failure: str | None = None
 
     def post(self, kind: str, content: Any) -> None:
@@ -45,9 +49,11 @@ class Board:
     def failed(self) -> str | None:
         return self.failure
 
-    def take(self) -> list[tuple[str, Any]]:
-        taken, self.posts = self.posts, []
-        return taken
+    def take(self, after: int) -> list[tuple[str, Any]]:
+        """The posts behind the first `after`, which the driver has; asked again, it gives the same again."""
+        del self.posts[: max(0, after - self.gone)]
+        self.gone = max(self.gone, after)
+        return list(self.posts)
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def watched_board(watch: Watch) -> Iterator[Any]:
     finally:
         reader.done.set()
         thread.join()
-        reader.take()
+        reader.take_last()
     failure = reader.failure()
     if failure is not None:
         raise ValueError(failure)
@@ -116,27 +122,40 @@ class _Reader:
         self.board, self.watch = board, watch
         self.done = threading.Event()
         self.is_lost = False
+        self.is_away = False
+        self.shown = 0
 
     def run(self) -> None:
         while not self.done.wait(_POLL_SECONDS) and not self.is_lost:
             self.take()
 
     def take(self) -> None:
-        """Show what has been posted since the last time."""
-        for kind, content in self._ask("take") or []:
+        """Show what has been posted since the last time; an answer that was lost on its way comes with the next."""
+        for kind, content in self._ask("take", self.shown) or []:
+            self.shown += 1
             _show(self.watch.record if kind == "record" else self.watch.say, content)
+
+    def take_last(self) -> None:
+        """Show all that is left, also when the board cannot be reached for a moment."""
+        for _ in range(_LAST_TRIES):
+            self.is_away = False
+            self.take()
+            if not self.is_away:
+                return
+            time.sleep(_POLL_SECONDS)
 
     def failure(self) -> str | None:
         """What a worker said ended the run for good."""
         return self._ask("failed")
 
-    def _ask(self, what: str) -> Any:
+    def _ask(self, what: str, *arguments: Any) -> Any:
         """The board's answer, None when it has none."""
         if self.is_lost:
             return None
         try:
-            return ray.get(getattr(self.board, what).remote())
+            return ray.get(getattr(self.board, what).remote(*arguments))
         except ActorUnavailableError:  # for now
+            self.is_away = True
             return None
         except RayActorError:
             self.is_lost = True

@@ -28,13 +28,18 @@ class RunFailedError(Exception):
 
 
 def final_sentence(error: ValueError | torch.OutOfMemoryError, rank: int) -> str | None:
-    """What ends the run for good, None where a new start may do better: a store that did not answer may answer then."""
+    """What ends the run for good, None where a new start may do better.
+
+    A file or a store that one node could not read may be read from the next one. A library's own kind of ValueError
+    says nothing of that either way, and is left to `Repeats`.
+    """
     if isinstance(error, torch.OutOfMemoryError):
         return (
             f"worker {rank} has too little GPU memory: {one_line(error)}; more workers, a higher train.accumulation or "
             "a smaller train.global_batch_rows need less"
         )
-    return None if isinstance(error.__cause__, FAILURES) else str(error)
+    may_pass = type(error) is not ValueError or isinstance(error.__cause__, FAILURES)
+    return None if may_pass else str(error)
 
 
 class Repeats:

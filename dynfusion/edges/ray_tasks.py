@@ -39,7 +39,7 @@ def map_on_ray(
             if not running:
                 return
             (done,), _ = ray.wait(list(running), num_returns=1)
-            finished(running.pop(done), _result(done))
+            finished(running.pop(done), result(done))
     finally:
         for reference in running:
             ray.cancel(reference)
@@ -49,9 +49,10 @@ def _distinct(jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
     return list({id(part): part for job in jobs for part in job}.values())
 
 
-def _result(reference: ray.ObjectRef) -> Any:
+def result(reference: ray.ObjectRef, *, timeout: float | None = None) -> Any:
+    """What a task returned. Raises ValueError as the task did, and any other RayError as it is."""
     try:
-        return ray.get(reference)
+        return ray.get(reference, timeout=timeout)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, ValueError):
             raise error.cause from None

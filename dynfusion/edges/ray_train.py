@@ -7,6 +7,8 @@
 The run's folder is the resume key: the same command continues from its last whole checkpoint, or says it is finished.
 """
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ from dynfusion.store.manifest import local_folder
 from dynfusion.training.assemble import check_shares, make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import checkpoint_names, latest, problem, read_history, read_state, step_of
 from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
-from dynfusion.training.lease import driving
+from dynfusion.training.lease import STORE_SECONDS, Hold, driving
 from dynfusion.training.loop import Record
 from dynfusion.training.run_folder import Ending, claim, finish, finished
 from dynfusion.training.sources import Sources
@@ -58,23 +60,16 @@ def train_on_ray(settings: RunSettings, watch: Watch) -> str:
     checks = _check(settings, sources)
     folder = below(settings.cluster.storage, settings.cluster.name)
     storage = open_storage(folder)
-    claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint))
-    if _is_finished(settings, storage, watch):
-        return folder
-    with driving(storage, watch.say):
-        if not _is_finished(settings, storage, watch):  # by a driver that was waited for
-            _train(settings, sources, checks, folder, watch)
+    with driving(open_storage(folder, deadline_seconds=STORE_SECONDS), watch.say) as hold:
+        claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint))
+        if finished(storage, settings.train.epochs):
+            watch.say(f"run {storage.address} is already finished")
+        else:
+            _train(settings, sources, checks, hold, watch, folder=folder)
     return folder
 
 
-def _is_finished(settings: RunSettings, storage: Storage, watch: Watch) -> bool:
-    if not finished(storage, settings.train.epochs):
-        return False
-    watch.say(f"run {storage.address} is already finished")
-    return True
-
-
-def _train(settings: RunSettings, sources: Sources, checks: Checks, folder: str, watch: Watch) -> None:
+def _train(settings: RunSettings, sources: Sources, checks: Checks, hold: Hold, watch: Watch, *, folder: str) -> None:
     storage = open_storage(folder)
     with latest(storage, watch.say) as last:  # what no worker could continue from is refused before there are any
         history = read_history(last[1]) if last else []
@@ -85,7 +80,7 @@ def _train(settings: RunSettings, sources: Sources, checks: Checks, folder: str,
         with watched_board(_both(watch, tracked)) as board:
             validator = Validator(settings.model_dump(mode="json"), folder, board)
             _fit(make_trainer(settings, validator, checks), board)
-        _finish(settings, sources, validator, checks, watch, tracked)
+        _finish(settings, sources, validator, checks, hold, watch, tracked)
 
 
 def _tidy(settings: RunSettings, storage: Storage, checks: Checks, chosen: str | None, watch: Watch) -> None:
@@ -133,7 +128,11 @@ def make_trainer(settings: RunSettings, validator: Validator, checks: Checks) ->
 
 
 def _fit(trainer: TorchTrainer, board: Any) -> None:
-    """`trainer.fit()`; what ended the run for good stays on the board, a ValueError comes out as it went in."""
+    """`trainer.fit()`; what ended the run for good stays on the board, a ValueError comes out as it went in.
+
+    Ray's own handler of Ctrl-C speaks to a controller that is gone afterwards, so it goes with it.
+    """
+    before = signal.getsignal(signal.SIGINT)
     try:
         try:
             trainer.fit()
@@ -151,16 +150,31 @@ def _fit(trainer: TorchTrainer, board: Any) -> None:
         raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
         raise RuntimeError(f"training failed: {_last_line(error)} (--debug shows more)") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _finish(
-    settings: RunSettings, sources: Sources, validator: Validator, checks: Checks, watch: Watch, tracked: Tracker
+    settings: RunSettings,
+    sources: Sources,
+    validator: Validator,
+    checks: Checks,
+    hold: Hold,
+    watch: Watch,
+    tracked: Tracker,
 ) -> None:
     """Leave the run's model, from its last or its best checkpoint, and every record of it with who tracks the run.
 
-    Raises RuntimeError when the last whole checkpoint is not where the run ends.
+    Raises RuntimeError when the last whole checkpoint is not where the run ends, ValueError when the run is another
+    driver's by now.
     """
     storage = open_storage(validator.folder)
+
+    def leave(checkpoint: Path) -> None:
+        hold.check()
+        finish(storage, checkpoint, ending, settings.model_dump(mode="json"), sources)
+
     with latest(storage, watch.say) as last:
         assert last is not None
         step, history = read_state(last[1]).step, read_history(last[1])
@@ -182,11 +196,11 @@ def _finish(
         ending = Ending(step, why, history)
         best = _best(settings, storage, ending)
         if best is None or best == last[0]:
-            finish(storage, last[1], ending, settings.model_dump(mode="json"), sources)
+            leave(last[1])
             return
     watch.say(f"the model is that of {best}, the best of the kept ones by {settings.validation.keep_best_by}")
     with storage.local(best) as folder:
-        finish(storage, folder, ending, settings.model_dump(mode="json"), sources)
+        leave(folder)
 
 
 def _best(settings: RunSettings, storage: Storage, ending: Ending) -> str | None:

@@ -1,11 +1,13 @@
 """Checkpoints scored while training goes on, as Ray Train validation tasks; no worker waits before the next check.
 
-    worker: report(validation=True) --> Ray Train: task Validator(checkpoint) --> <run>/validation/<checkpoint>.json
-    worker, at the next check: wait_for_score <-----------------------------------------+
+    worker: report(validation=True) --> Ray Train: task Validator(checkpoint) --> task of its own: work out
+    worker, at the next check: wait_for_score <-- <run>/validation/<checkpoint>.json <--+
 
-The task asks for no CPU of the cluster: it starts even where workers hold them all, and then shares theirs. A score
-that Ray lost, because a driver died before it had registered a checkpoint, is worked out by whoever needs it: the same
-floats, since a score is a function of the checkpoint's weights and the settings.
+The tasks ask for no CPU of the cluster: they start even where workers hold them all, and then share theirs. What works
+a score out may be killed for its memory or crash in native code; so it is a process of its own, whose end ends neither
+Ray Train's controller nor a worker. A score that was lost so, or with a driver that died before it had registered a
+checkpoint, is worked out once more by whoever needs it: the same floats, since a score is a function of the
+checkpoint's weights and the settings.
 """
 
 import json
@@ -16,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -28,6 +32,8 @@ from ray.train import (
 
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_board import Voice
+from dynfusion.edges.ray_tasks import result
+from dynfusion.edges.retry import FAILURES, one_line
 from dynfusion.edges.s3_storage import below, open_storage
 from dynfusion.evaluation.tasks.task import TaskData, read_task
 from dynfusion.evaluation.validation import METRICS, checkpoints_between_checks, validate, validation_line
@@ -52,27 +58,62 @@ class Validator:
     board: Any
 
     def __call__(self, checkpoint: Checkpoint) -> dict[str, float]:
-        """What Ray Train adds to a checkpoint's metrics."""
-        found = self.score(Path(checkpoint.path).name, Voice(self.board, quiet=False).say)
-        return {f"{VALIDATION}.{name}": value for name, value in found.items()}
+        """What Ray Train adds to a checkpoint's metrics; nothing, aloud, when the process that scores it is lost."""
+        name, say = Path(checkpoint.path).name, Voice(self.board, quiet=False).say
+        try:
+            found = self.score(name, say)
+        except (RayTaskError, TaskCancelledError):  # Ray Train knows what these mean
+            raise
+        except RayError as error:
+            say(f"step {step_of(name)} was not validated yet: its process is lost, {one_line(error)}")
+            return {}
+        return {f"{VALIDATION}.{metric}": value for metric, value in found.items()}
 
-    def score(self, name: str, say: Callable[[str], None]) -> dict[str, float]:
-        """The metrics of a checkpoint of the run, from its `model/` alone unless they are known already.
+    def score(self, name: str, say: Callable[[str], None], *, limit: float | None = None) -> dict[str, float]:
+        """The metrics of a checkpoint of the run; worked out in a process of its own unless they are known already.
+
+        Raises ValueError as `work_out`, RayError when that process is lost, or takes longer than `limit` seconds: then
+        it is ended.
+        """
+        storage, path = open_storage(self.folder), score_path(name)
+        if exists(storage, path):
+            return json.loads(storage.read(path))["metrics"]
+        task = ray.remote(num_cpus=0, max_retries=0)(_work_out).remote(self, name)
+        try:
+            metrics = result(task, timeout=limit)
+        except GetTimeoutError:
+            ray.cancel(task, force=True)
+            raise
+        say(validation_line(step_of(name), metrics))
+        return metrics
+
+    def work_out(self, name: str) -> dict[str, float]:
+        """The metrics of a checkpoint, from its `model/` alone; they are in the run's folder then.
 
         Raises ValueError when its model cannot be read, or does not fit the data.
         """
         storage = open_storage(self.folder)
-        path = score_path(name)
-        if exists(storage, path):
-            return json.loads(storage.read(path))["metrics"]
         settings = build(RunSettings, self.settings)
         with storage.local(f"{name}/{MODEL}") as folder:
             model = FusionModel.load(folder)
         dataset = open_dataset(settings.data.uris[0], cache=settings.data)
         metrics = validate(model, dataset, read_tasks(settings), settings.validation)
-        storage.write(path, (json.dumps({"step": step_of(name), "metrics": metrics}) + "\n").encode())
-        say(validation_line(step_of(name), metrics))
+        content = json.dumps({"step": step_of(name), "metrics": metrics}) + "\n"
+        storage.write(score_path(name), content.encode())
         return metrics
+
+
+def _work_out(validator: Validator, name: str) -> dict[str, float]:
+    """`work_out` as a task. Ray carries no cause of an error, so that of a store is told by the type alone.
+
+    Raises ConnectionError when a file or a store was not to be read, ValueError as `work_out`.
+    """
+    try:
+        return validator.work_out(name)
+    except ValueError as error:
+        if isinstance(error.__cause__, FAILURES):
+            raise ConnectionError(str(error)) from error
+        raise
 
 
 def validation_config(validator: Validator) -> ValidationConfig:
@@ -115,7 +156,7 @@ def unscored(settings: RunSettings) -> dict[str, float]:
 
 
 def wait_for_score(validator: Validator, check: int, say: Callable[[str], None]) -> dict[str, float]:
-    """The metrics of the check at a step, worked out here when no task did; as `known_score`.
+    """The metrics of the check at a step, worked out once more when no task of Ray Train did; as `known_score`.
 
     Called in a worker. Returns when Ray has no validation of this run left to do, so there is never more than one; or
     after `validation.timeout_seconds`: then a check that only watches is given up, aloud, and its metrics are empty.
@@ -145,9 +186,10 @@ def _status(reported: Sequence[ReportedCheckpoint], check: int) -> ReportedCheck
 
 
 def known_score(validator: Validator, check: int, say: Callable[[str], None]) -> dict[str, float]:
-    """The metrics of the check at a step, read or worked out here; empty, aloud, when that cannot be.
+    """The metrics of the check at a step, read or worked out once more; empty, aloud, when that cannot be.
 
-    Raises ValueError as `Validator.score` where the run's end depends on it; watching ends no run.
+    Raises ValueError where the run's end depends on it: as `Validator.score`, and when the process that works it out is
+    lost or takes longer than `validation.timeout_seconds`. Watching ends no run.
     """
     scores = open_storage(below(validator.folder, VALIDATION))
     for file in reversed(scores.names()):
@@ -165,13 +207,24 @@ def known_score(validator: Validator, check: int, say: Callable[[str], None]) ->
 
 
 def _score_or_say_why_not(validator: Validator, name: str, say: Callable[[str], None]) -> dict[str, float]:
+    limit, cause = validator.settings["validation"]["timeout_seconds"], None
     try:
-        return validator.score(name, say)
+        return validator.score(name, say, limit=limit)
+    except GetTimeoutError:
+        why = f"it took longer than {limit:g} s (validation.timeout_seconds)"
     except ValueError as error:
         if validator.settings["validation"]["patience"]:
             raise
-        say(f"step {step_of(name)} was not validated: {error}")
-        return {}
+        why = str(error)
+    except RayTaskError as error:
+        why, cause = one_line(error.cause), error.cause
+    except RayError as error:
+        why = f"its process is lost, {one_line(error)}"
+    why = f"step {step_of(name)} was not validated: {why}"
+    if validator.settings["validation"]["patience"]:
+        raise ValueError(f"{why}; validation.patience needs every score") from cause
+    say(why)
+    return {}
 
 
 def score_path(name: str) -> str:

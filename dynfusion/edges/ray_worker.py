@@ -9,16 +9,12 @@
 What all ranks must do alike (resume, record, save, end) is in `Run`.
 """
 
-import os
 import resource
-import shutil
-import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
 import ray.train
 import ray.train.torch
@@ -37,24 +33,23 @@ from dynfusion.run_settings import RunSettings, identity
 from dynfusion.settings import build
 from dynfusion.store.feed import Feed
 from dynfusion.store.order import Position
-from dynfusion.training.assemble import make_mixture, make_objective, make_plan, start_from
+from dynfusion.training.assemble import begin, make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import (
     LISTS,
     State,
     checkpoint_name,
     latest,
     load_checkpoint,
-    next_attempt,
     save_checkpoint,
+    take_attempt,
 )
 from dynfusion.training.checks import VALIDATION, Checks, trained, validated
 from dynfusion.training.engine import Engine, TorchEngine
 from dynfusion.training.loop import NotFiniteError, Plan, Record, train
 from dynfusion.training.mixture import MixedFeed
 from dynfusion.training.run_folder import Identity
+from dynfusion.training.scratch import new_scratch_folder
 from dynfusion.training.storage import Storage
-
-_SCRATCH = "dynfusion-checkpoint"
 
 
 @dataclass
@@ -85,7 +80,7 @@ class Run:
         found: tuple[str | None, int] | None = None
         if self.engine.rank == 0:
             with latest(self.storage, self.voice.say) as whole:
-                found = (whole[0] if whole else None, next_attempt(self.storage))
+                found = (whole[0] if whole else None, take_attempt(self.storage))
         name, self.attempt = broadcast_from_rank_zero(found)
         if name is None:
             return
@@ -148,7 +143,7 @@ class Run:
         )
         self.upload.wait()  # one at a time, so that a slow store cannot fill the disk
         self.upload.clear()
-        part = new_scratch_folder()
+        part = new_scratch_folder("checkpoint")
         save_checkpoint(part, self.engine, self.objective.network, state, self.history)
         ray.train.report(
             {"step": step, "loss": trained(self.history)[-1]["loss"], **unscored(self.settings)},
@@ -174,14 +169,6 @@ def memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def new_scratch_folder() -> Path:
-    """An empty folder on this machine's disk; those of killed workers are removed."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}-*-*"):
-        if not psutil.pid_exists(int(left.name.split("-")[2])):
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}-{os.getpid()}-"))
 
 
 def run_worker(config: dict[str, Any]) -> None:
@@ -213,6 +200,7 @@ def _run(validator: Validator, voice: Voice) -> None:
     objective = make_objective(sources.modalities, settings.model, settings.loss, seed=settings.train.seed)
     if settings.train.init is not None:
         start_from(objective.network, load_model(settings.train.init).network, settings.train.init)
+    begin(objective.network, sources, settings.train)
     engine = make_engine(objective, settings)
     storage = open_storage(validator.folder)
     checks = make_checks(settings, sources.datasets[0].manifest, plan)

@@ -1,14 +1,15 @@
 """A run's folder in a bucket. Small files by one request each, checkpoints by parallel ones, all of them retried."""
 
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from dynfusion.edges.object_store import ObjectStore
+from dynfusion.edges.object_store import DEADLINE_SECONDS, ObjectStore
 from dynfusion.edges.s3_address import is_s3, parse_s3
+from dynfusion.edges.s3_clients import STALL_SECONDS
 from dynfusion.fusion.api import FusionModel
+from dynfusion.training.scratch import scratch_folder
 from dynfusion.training.storage import LocalStorage, Storage, in_order
 
 _TRANSFERS = 8
@@ -17,8 +18,9 @@ _TRANSFERS = 8
 class S3Storage:
     """`training.storage.Storage` at an `s3://` address. Safe to pickle: it holds the address, never a key."""
 
-    def __init__(self, uri: str) -> None:
-        self.store = ObjectStore(parse_s3(uri))
+    def __init__(self, uri: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        stall_seconds = min(STALL_SECONDS, deadline_seconds / 3)  # so that the last attempt ends soon after
+        self.store = ObjectStore(parse_s3(uri), deadline_seconds=deadline_seconds, stall_seconds=stall_seconds)
 
     @property
     def address(self) -> str:
@@ -52,8 +54,7 @@ class S3Storage:
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="dynfusion-fetched-") as scratch:
-            folder = Path(scratch)
+        with scratch_folder("fetched") as folder:
             with ThreadPoolExecutor(_TRANSFERS) as pool:
                 list(pool.map(lambda name: self._fetch(f"{path}/{name}", folder / name), self.store.find(path)))
             yield folder
@@ -63,9 +64,9 @@ class S3Storage:
         target.write_bytes(self.store.read(path))
 
 
-def open_storage(uri: str) -> Storage:
-    """The folder at a path, a `file://` or an `s3://` address."""
-    return S3Storage(uri) if is_s3(uri) else LocalStorage(uri)
+def open_storage(uri: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> Storage:
+    """The folder at a path, a `file://` or an `s3://` address, which is tried again for so long at each request."""
+    return S3Storage(uri, deadline_seconds=deadline_seconds) if is_s3(uri) else LocalStorage(uri)
 
 
 def below(uri: str, name: str) -> str:

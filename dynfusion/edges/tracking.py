@@ -10,7 +10,6 @@ Watching ends no run: a place that fails is named once, and gets what it lacks w
 """
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from dynfusion.edges.tracking_sinks import TENSORBOARD, Bucket, History, MLflow, TensorBoard, WandB
+from dynfusion.edges.tracking_sinks import TENSORBOARD, Bucket, Ended, History, MLflow, TensorBoard, WandB
 from dynfusion.training.checks import VALIDATION
 from dynfusion.training.config import TrackingSettings
 from dynfusion.training.loop import Record
+from dynfusion.training.scratch import new_scratch_folder
 from dynfusion.training.storage import LocalStorage, Storage
 
 _PAUSE_AFTER_FAILURE, _LONGEST_PAUSE_SECONDS = 10.0, 300.0
@@ -41,8 +41,8 @@ class Sink(Protocol):
     def write(self, made: Record) -> None:
         """Add a record, whole or not at all."""
 
-    def close(self) -> None:
-        """Leave everything readable."""
+    def close(self, ended: Ended) -> None:
+        """Leave everything readable, and how the run ended where that can be said."""
 
 
 @dataclass
@@ -75,7 +75,7 @@ class _Delivery:
                 self.say(f"{self.sink.name} failed, training goes on and it is tried again: {_line(error)}")
             self.has_failed = True
 
-    def close(self, records: Sequence[Record]) -> None:
+    def close(self, records: Sequence[Record], ended: Ended) -> None:
         """A last attempt."""
         self.not_before = -math.inf
         self.send(records)
@@ -84,18 +84,18 @@ class _Delivery:
             self.say(f"{self.sink.name} lacks the last {lacking} of {len(records)} records")
         try:
             if self.is_open:
-                self.sink.close()
+                self.sink.close(ended)
         except Exception as error:
             self.say(f"{self.sink.name} failed at its end: {_line(error)}")
 
 
 class Tracker:
-    """Sends every record to every sink once, in the order of steps."""
+    """Sends every record to every sink once, as they come: one that was lost on its way comes late."""
 
     def __init__(self, sinks: Sequence[Sink], say: Callable[[str], None]) -> None:
         self.deliveries = [_Delivery(sink, say) for sink in sinks]
         self.records: list[Record] = []
-        self.last_steps = {False: 0, True: 0}
+        self.seen: set[tuple[bool, int]] = set()
 
     def open(self) -> None:
         """Make every sink ready."""
@@ -104,18 +104,18 @@ class Tracker:
 
     def record(self, made: Record) -> None:
         """Write what training recorded, or what a check found; each kind has its own steps."""
-        kind = VALIDATION in made
-        if made["step"] <= self.last_steps[kind]:
+        which = (VALIDATION in made, made["step"])
+        if which in self.seen:
             return
-        self.last_steps[kind] = made["step"]
+        self.seen.add(which)
         self.records.append(made)
         for delivery in self.deliveries:
             delivery.send(self.records)
 
-    def close(self) -> None:
+    def close(self, ended: Ended = "finished") -> None:
         """Leave every sink readable."""
         for delivery in self.deliveries:
-            delivery.close(self.records)
+            delivery.close(self.records, ended)
 
 
 @contextmanager
@@ -127,13 +127,18 @@ def tracker(
     Raises ValueError when a tracker is asked for that is not installed; a sink that fails later is named through `say`.
     """
     made = Tracker(list(_sinks(storage, settings)), say)
+    ended: Ended = "interrupted"
     try:
         made.open()
         for record in history:
             made.record(record)
         yield made
+        ended = "finished"
+    except Exception:
+        ended = "failed"
+        raise
     finally:
-        made.close()
+        made.close(ended)
 
 
 def _sinks(storage: Storage, settings: TrackingSettings) -> Iterator[Sink]:
@@ -145,7 +150,7 @@ def _sinks(storage: Storage, settings: TrackingSettings) -> Iterator[Sink]:
         others.append(WandB(settings.wandb, storage.address))
     storage.remove(TENSORBOARD)
     is_local = isinstance(storage, LocalStorage)
-    folder = Path(storage.address if is_local else tempfile.mkdtemp(prefix="dynfusion-tracking-"))
+    folder = Path(storage.address) if is_local else new_scratch_folder("tracking")
     yield History(folder)
     yield TensorBoard(folder)
     if not is_local:

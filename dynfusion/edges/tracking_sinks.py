@@ -7,7 +7,7 @@ import shutil
 import struct
 import time
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event
@@ -22,6 +22,8 @@ TENSORBOARD = "tensorboard"
 _UPLOAD_SECONDS = 30.0
 _CHECK_STEP = f"{VALIDATION}/step"
 Scalars: TypeAlias = dict[str, float]
+Ended: TypeAlias = Literal["finished", "failed", "interrupted"]
+"""How a run ended, as far as this driver saw it."""
 
 
 class _Frames:
@@ -55,7 +57,7 @@ class History:
     def write(self, made: Record) -> None:
         self.lines.add((json.dumps(made) + "\n").encode())
 
-    def close(self) -> None:
+    def close(self, ended: Ended) -> None:
         self.lines.file.close()
 
 
@@ -85,7 +87,7 @@ class TensorBoard:
         checks = [struct.pack("<I", masked_crc32c(part)) for part in (length, content)]
         self.events.add(length + checks[0] + content + checks[1])
 
-    def close(self) -> None:
+    def close(self, ended: Ended) -> None:
         self.events.file.close()
 
 
@@ -104,7 +106,7 @@ class Bucket:
         if time.monotonic() - self.uploaded > _UPLOAD_SECONDS:
             self._upload()
 
-    def close(self) -> None:
+    def close(self, ended: Ended) -> None:
         try:
             self._upload()
         finally:
@@ -119,6 +121,7 @@ class MLflow:
     """One MLflow run for each run folder, found again by its tag."""
 
     TAG = "dynfusion.run"
+    STATUS: ClassVar[dict[Ended, str]] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
     name = "tracking.mlflow"
 
     def __init__(self, uri: str, address: str) -> None:
@@ -143,6 +146,7 @@ class MLflow:
         name = self.address.rpartition("/")[2]
         run = found[0] if found else self.client.create_run(number, tags={self.TAG: self.address}, run_name=name)
         self.run = run.info.run_id
+        self.client.update_run(self.run, status="RUNNING")
         self.last_steps = {False: self._last("loss"), True: self._last(f"{VALIDATION}/{SCORE}")}
         self.is_known = True
 
@@ -159,8 +163,8 @@ class MLflow:
             self.client.log_batch(self.run, [Metric(*pair, now, made["step"]) for pair in scalars(made).items()])
             self.is_known = True
 
-    def close(self) -> None:
-        self.client.set_terminated(self.run)
+    def close(self, ended: Ended) -> None:
+        self.client.set_terminated(self.run, self.STATUS[ended])
 
 
 class WandB:
@@ -193,8 +197,8 @@ class WandB:
         elif made["step"] > self.last_step:
             self.run.log(scalars(made), step=made["step"])
 
-    def close(self) -> None:
-        self.run.finish()
+    def close(self, ended: Ended) -> None:
+        self.run.finish(exit_code=0 if ended == "finished" else 1)
 
 
 def scalars(made: Record) -> Scalars:

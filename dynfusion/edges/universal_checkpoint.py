@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+
+from dynfusion.training.scratch import scratch_folder
 
 _PARTS = "*zero_pp_rank_*_optim_states.pt"
 
@@ -40,10 +41,10 @@ def universal(folder: Path, tag: str) -> Iterator[Path]:
     """
     from deepspeed.checkpoint.ds_to_universal import main
 
-    with TemporaryDirectory(prefix="dynfusion-universal-") as scratch:
+    with scratch_folder("universal") as scratch:
         arguments = Namespace(
             input_folder=str(folder / tag),
-            output_folder=str(Path(scratch) / tag),
+            output_folder=str(scratch / tag),
             num_extract_workers=1,
             num_merge_workers=1,
             keep_temp_folder=False,
@@ -52,4 +53,4 @@ def universal(folder: Path, tag: str) -> Iterator[Path]:
         )
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it prints its progress
             main(arguments)
-        yield Path(scratch)
+        yield scratch

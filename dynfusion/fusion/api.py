@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dynfusion.fusion.gating import Gates
-from dynfusion.fusion.model import FusionNetwork, ModelSettings, fuse
+from dynfusion.fusion.model import FusionNetwork, ModelSettings
 from dynfusion.settings import build
 
 FORMAT = "dynfusion-model-1"
@@ -61,7 +61,10 @@ class FusionModel:
     def attention(
         self, embeddings: Embeddings, present: Presence | None = None
     ) -> Float[np.ndarray, "rows modalities"]:
-        """How much each modality contributed: weights that sum to 1 over a row, 0 where absent, float32."""
+        """How much each present modality contributed: weights that sum to 1 over a row, 0 where absent, float32.
+
+        Of the first round, where `model.completion` makes two.
+        """
         return np.concatenate([attention.numpy() for _, attention in self._run(embeddings, present)])
 
     def reconstruct(
@@ -80,7 +83,7 @@ class FusionModel:
     def projections(
         self, embeddings: Embeddings, present: Presence | None = None
     ) -> dict[str, Float[np.ndarray, "rows dim"]]:
-        """Every modality alone in the shared space, what `encode` weighs and adds; zero where absent, float32."""
+        """Every present modality in the shared space, what `encode` weighs and adds; zero where absent, float32."""
         return self._per_modality(embeddings, present, lambda gates, projection: projection)
 
     def gates(self, embeddings: Embeddings, present: Presence | None = None) -> dict[str, Float[np.ndarray, "rows _"]]:
@@ -112,9 +115,7 @@ class FusionModel:
     def _run(self, embeddings: Embeddings, present: Presence | None) -> Iterator[tuple[Tensor, Tensor]]:
         for values, visible in self._batches(embeddings, present):
             with torch.inference_mode():
-                projections = [projection for _, projection in self._towers(values, visible)]
-                attention = self.network.attend(projections, visible)
-                yield fuse(projections, attention, visible), attention
+                yield self.network.encode(values, visible)
 
     def _per_modality(
         self, embeddings: Embeddings, present: Presence | None, pick: Callable[[Gates, Tensor], Tensor]
@@ -204,11 +205,12 @@ def save_weights(network: FusionNetwork, weights: Mapping[str, Tensor], folder: 
 def load_network(folder: Path) -> FusionNetwork:
     """The network in a model folder. Raises ValueError as `FusionModel.load` does."""
     config = _read_config(folder / CONFIG)
-    network = FusionNetwork(config["modalities"], build(ModelSettings, config["settings"]))
+    settings = {"completion": False, **config["settings"]}  # a folder that does not name it was encoded without
+    network = FusionNetwork(config["modalities"], build(ModelSettings, settings))
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"model {folder / WEIGHTS}: not readable as safetensors, {error}") from None
+        raise ValueError(f"model {folder / WEIGHTS}: not readable as safetensors, {error}") from error
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -221,8 +223,8 @@ def load_network(folder: Path) -> FusionNetwork:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"model folder {path.parent}: no {CONFIG} in it") from None
+    except FileNotFoundError as error:
+        raise ValueError(f"model folder {path.parent}: no {CONFIG} in it") from error
     except ValueError as error:
         raise ValueError(f"model {path}: not readable as JSON, {error}") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:

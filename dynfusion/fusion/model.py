@@ -7,6 +7,10 @@
     z    = sum_m a_m p_m                       the fused embedding
     xhat_m = D_m(z)                            every modality again, hidden ones too
 
+Training sees this once. A molecule that lacks a modality is encoded in two rounds (`completion`): xhat_m takes the
+place of an absent x~_m, and all modalities are fused. Weights that sum to 1 over what is visible make a modality's own
+share of z the larger the less there is beside it, which a head fitted on complete molecules takes for another molecule.
+
 Source: Priyadarsini et al., "A Self-Supervised Framework for Robust Multi-Modal Molecular Representation Learning",
 which gives the architecture in words; the widths, the score and the decoders' shape are our choice.
 """
@@ -37,6 +41,9 @@ class ModelSettings(Settings):
     decoder_hidden: int = Field(512, ge=1, description="hidden width of each decoder")
     score_hidden: int = Field(64, ge=1, description="hidden width of the attention score")
     score_bound: float = Field(2.0, gt=0, description="attention scores lie within +-bound, through tanh")
+    completion: bool = Field(
+        True, description="when encoding, absent modalities are reconstructed and then fused like present ones"
+    )
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,39 @@ class FusionNetwork(nn.Module):
         raw = torch.cat([score(projection) for score, projection in zip(self.scores, projections, strict=True)], dim=1)
         bounded = self.settings.score_bound * torch.tanh(raw.to(torch.promote_types(raw.dtype, torch.float32)))
         return masked_softmax(bounded, visible)
+
+    def encode(
+        self, values: Sequence[Tensor], visible: Bool[Tensor, "rows modalities"]
+    ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, "rows modalities"]]:
+        """The fused embedding, completed if the settings say so, and the attention to what is visible."""
+        columns = visible.unbind(dim=1)
+        standardised = [
+            tower.standardise(value, column) for tower, value, column in zip(self.towers, values, columns, strict=True)
+        ]
+        fused, attention = self._fuse_once(standardised, visible)
+        lacking = (~visible.all(dim=1)).nonzero()[:, 0]
+        if self.settings.completion and len(lacking):
+            filled = self._fill([value[lacking] for value in standardised], visible[lacking], fused[lacking])
+            fused[lacking], _ = self._fuse_once(filled, torch.ones_like(visible[lacking]))
+        return fused, attention
+
+    def _fuse_once(self, standardised: Sequence[Tensor], visible: Tensor) -> tuple[Tensor, Tensor]:
+        weights = visible.to(standardised[0].dtype)
+        projections = [
+            tower(value, weight[None])[1]
+            for tower, value, weight in zip(self.towers, standardised, weights.unbind(dim=1), strict=True)
+        ]
+        attention = self.attend(projections, visible)
+        return fuse(projections, attention, visible), attention
+
+    def _fill(self, standardised: Sequence[Tensor], visible: Tensor, fused: Tensor) -> list[Tensor]:
+        """What is visible, and reconstructions within the bounds of standardised values where it is not."""
+        return [
+            torch.where(column[:, None], value, found.clamp(-CLIP, CLIP) * tower.informative)
+            for column, value, found, tower in zip(
+                visible.unbind(dim=1), standardised, self.decode(fused), self.towers, strict=True
+            )
+        ]
 
     def decode(self, fused: Float[Tensor, "rows dim"]) -> list[Tensor]:
         """Every modality in standardised units, [rows, dim_m] each."""

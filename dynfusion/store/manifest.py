@@ -179,8 +179,8 @@ def read_manifest(uri: str | Path) -> Manifest:
     path = local_folder(uri) / name
     try:
         return parse_manifest(path.read_bytes(), str(path))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{uri}: no packed dataset here, {name} is missing") from None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{uri}: no packed dataset here, {name} is missing") from error
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:

@@ -55,7 +55,7 @@ def _place(path: Path, size: int, address: int) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
-        raise ValueError(f"shard {path}: cannot be opened, {error.strerror}") from None
+        raise ValueError(f"shard {path}: cannot be opened, {error.strerror}") from error
     try:
         found = os.fstat(descriptor).st_size
         if found != size:

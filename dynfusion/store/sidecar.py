@@ -82,7 +82,7 @@ def _read(path: Path, file: FileSpec, checked: set[str]) -> pa.Table:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
     except (OSError, pa.ArrowInvalid) as error:
-        raise ValueError(f"sidecar {path}: missing or not readable as Arrow IPC, {error}") from None
+        raise ValueError(f"sidecar {path}: missing or not readable as Arrow IPC, {error}") from error
     if table.num_rows != file.rows:
         raise ValueError(f"sidecar {path}: found {table.num_rows} rows, the manifest says {file.rows}")
     return table

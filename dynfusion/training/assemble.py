@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.masking import MaskingSettings
 from dynfusion.fusion.model import FusionNetwork, ModelSettings
 from dynfusion.fusion.objective import FusionObjective
+from dynfusion.fusion.principal import start_at_principal_directions
 from dynfusion.store.manifest import Manifest, ModalitySpec
 from dynfusion.store.order import Order, Position, deal_groups
 from dynfusion.training.config import DataSettings, TrainSettings
 from dynfusion.training.loop import Plan
 from dynfusion.training.mixture import Mixture
 from dynfusion.training.sources import Sources
+
+START_ROWS = 16_384
 
 
 def make_objective(
@@ -26,12 +30,25 @@ def make_objective(
     return FusionObjective(network, loss)
 
 
+def begin(network: FusionNetwork, sources: Sources, train: TrainSettings) -> None:
+    """Set the weights that `train.start` asks for, from the data sets' first rows (a pack is shuffled)."""
+    if train.start == "random":
+        return
+    rows = [dataset.read("train", slice(0, -(-START_ROWS // len(sources.datasets)))) for dataset in sources.datasets]
+    values = [torch.from_numpy(np.concatenate([part.values[name] for part in rows])) for name in network.modalities]
+    present = torch.from_numpy(np.concatenate([part.present for part in rows]))
+    start_at_principal_directions(network, values, present, seed=train.seed)
+
+
 def start_from(network: FusionNetwork, trained: FusionNetwork, folder: str) -> None:
     """Give a network the weights of a trained one, and the statistics that those weights were learned with.
 
     Raises ValueError when the two are not built alike.
     """
-    mine, theirs = ({"modalities": dict(built.widths), **built.settings.model_dump()} for built in (network, trained))
+    mine, theirs = (
+        {"modalities": dict(built.widths), **built.settings.model_dump(exclude={"completion"})}
+        for built in (network, trained)
+    )
     for name, value in mine.items():
         if theirs[name] != value:
             raise ValueError(

@@ -141,8 +141,18 @@ def step_of(name: str) -> int:
     return int(name.split("-")[1])
 
 
+def take_attempt(storage: Storage) -> int:
+    """The number of an attempt that begins; written down, so that the next one has another, whatever this one leaves.
+
+    Its first upload may still be on its way when its workers are gone.
+    """
+    attempt = next_attempt(storage)
+    storage.write(ATTEMPTS, json.dumps({"used": attempt}).encode())
+    return attempt
+
+
 def next_attempt(storage: Storage) -> int:
-    """One more than any attempt that has left a checkpoint folder; one that was removed counts: it may still upload."""
+    """One more than any attempt that was taken or has left a checkpoint folder, also one that was removed since."""
     try:
         used = int(json.loads(storage.read(ATTEMPTS))["used"])
     except FileNotFoundError:
@@ -151,7 +161,7 @@ def next_attempt(storage: Storage) -> int:
 
 
 def note_attempts(storage: Storage) -> None:
-    """Remember which attempts there were, before folders are removed."""
+    """Remember which attempts there were, before folders are removed; a run of an earlier version wrote none down."""
     storage.write(ATTEMPTS, json.dumps({"used": next_attempt(storage) - 1}).encode())
 
 

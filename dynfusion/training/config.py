@@ -39,6 +39,10 @@ class TrainSettings(Settings):
     init: str | None = Field(
         None, description="folder of a trained model that the run starts from, with the statistics it was trained with"
     )
+    start: Literal["random", "principal"] = Field(
+        "random",
+        description="principal: projections and decoders start as a principal component analysis of the data",
+    )
     global_batch_rows: int = Field(4096, ge=2, description="molecules per step, over all workers")
     accumulation: int = Field(1, ge=1, description="micro-batches per step and worker")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
@@ -56,6 +60,12 @@ class TrainSettings(Settings):
     log_every_steps: int = Field(20, ge=1, description="steps between two records of the history")
     checkpoint_every_steps: int = Field(500, ge=1, description="steps between two checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="how many of the latest checkpoints stay")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "TrainSettings":
+        if self.init is not None and self.start != "random":
+            raise ValueError(f"start {self.start} would replace the weights of init, leave one of them out")
+        return self
 
 
 class EngineSettings(Settings):

@@ -66,6 +66,9 @@ class TorchEngine:
         self.rank = distributed.get_rank() if grouped else 0
         self.world_size = distributed.get_world_size() if grouped else 1
         self.flat: Tensor | None = None
+        if self.world_size > 1:  # all begin with the same bits, also where processors round differently
+            for parameter in self.objective.parameters():
+                distributed.broadcast(parameter.data, src=0)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.objective(batch)

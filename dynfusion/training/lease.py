@@ -3,12 +3,16 @@
 lease.json: {"owner", "host", "machine", "pid", "born", "beat"}, the beat in seconds since 1970
 
 A driver that was killed leaves its lease. On the same machine the process is seen to be gone, and the next one goes on
-at once; elsewhere the next one waits until the beat is `STALE_SECONDS` old, and refuses when it sees another beat.
-Two that start at the same moment both write, and the one that wrote last has it; what slips through that is seen at the
-first renewal. Clocks of a cluster's machines are taken to agree within a minute.
+at once; elsewhere the next one waits for `STALE_SECONDS` of its own clock, and refuses when it sees another beat. Only
+a beat of more than `LONG_AGO_SECONDS` ago is not waited for: clocks of machines are taken to agree that far.
+
+Two that start at the same moment both write, and the one that wrote last has it. A store does not write on condition,
+so no write may arrive late: the storage of a lease gives up after `STORE_SECONDS`, and who has written slowly reads
+again a beat later. So of two drivers one sees the other within a beat, and ends.
 """
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -28,11 +32,15 @@ from dynfusion.training.storage import Storage
 LEASE = "lease.json"
 BEAT_SECONDS = 20.0
 STALE_SECONDS = 90.0
+LONG_AGO_SECONDS = 600.0
+STORE_SECONDS = 15.0
+"""How long a store may be tried again for one request of a lease; with the request itself far below STALE_SECONDS."""
 _SETTLE_SECONDS = 0.5
 _LOOK_SECONDS = 3.0
 _END_SECONDS = 5.0
 _CLOCK_SECONDS = 60.0
 
+_log = logging.getLogger(__name__)
 _owners: set[str] = set()
 """The leases of this process."""
 
@@ -55,37 +63,65 @@ class Lease:
         return f"process {self.pid} on {self.host}, last heard of at {when}"
 
 
-@contextmanager
-def driving(storage: Storage, say: Callable[[str], None]) -> Iterator[None]:
-    """Inside, this process is the only driver of the run in this folder.
+class Hold:
+    """This process's hold on a run's folder, until another driver has it."""
 
-    Raises ValueError when another one drives it, also when another one has taken over meanwhile: then the main thread
-    is interrupted first.
+    def __init__(self, storage: Storage, mine: Lease) -> None:
+        self.storage, self.mine = storage, mine
+        self.lost_to: Lease | None = None
+
+    def look(self) -> None:
+        """See in the store whether another driver has taken over."""
+        holder = read_lease(self.storage)
+        if holder is not None and holder.owner != self.mine.owner:
+            self.lost_to = holder
+
+    def check(self) -> None:
+        """The same before what only one driver may do. Raises ValueError when another driver has taken over."""
+        self.look()
+        self.refuse_if_lost()
+
+    def refuse_if_lost(self) -> None:
+        """Raises ValueError when another driver was seen to have taken over."""
+        if self.lost_to is not None:
+            raise ValueError(
+                f"run folder {self.storage.address}: another driver has taken over, {self.lost_to}, because this one "
+                "was not heard of"
+            ) from None
+
+
+@contextmanager
+def driving(storage: Storage, say: Callable[[str], None]) -> Iterator[Hold]:
+    """Inside, this process is the only driver of the run in this folder; `storage` gives up after `STORE_SECONDS`.
+
+    Raises ValueError when another one drives it, also when another one has taken over meanwhile, however the inside
+    ended: the main thread is interrupted as soon as that is seen.
     """
-    mine = _take(storage, say)
-    ended, lost = threading.Event(), threading.Event()
-    renewer = threading.Thread(target=_renew, args=(storage, mine, ended, lost), name="run-lease", daemon=True)
+    hold = Hold(storage, _take(storage, say))
+    ended = threading.Event()
+    renewer = threading.Thread(target=_renew, args=(hold, ended), name="run-lease", daemon=True)
     renewer.start()
     try:
-        yield
-    except KeyboardInterrupt:
-        if lost.is_set():
-            raise ValueError(f"run folder {storage.address}: {_taken_over(storage)}") from None
-        raise
+        try:
+            yield hold
+        finally:
+            ended.set()
+            _owners.discard(hold.mine.owner)
+            renewer.join(_END_SECONDS)
+            if not renewer.is_alive():  # else the store is away
+                _let_go(hold)
     finally:
-        ended.set()
-        renewer.join(_END_SECONDS)
-        _owners.discard(mine.owner)
-        if not renewer.is_alive():  # else the store is away
-            _let_go(storage, mine)
+        hold.refuse_if_lost()
 
 
 def _take(storage: Storage, say: Callable[[str], None]) -> Lease:
     _wait_for_it(storage, say)
     mine = _new_lease()
     _owners.add(mine.owner)
+    started = time.monotonic()
     storage.write(LEASE, _as_json(mine))
-    time.sleep(_SETTLE_SECONDS)
+    was_quick = time.monotonic() - started < _SETTLE_SECONDS
+    time.sleep(_SETTLE_SECONDS if was_quick else BEAT_SECONDS)
     holder = read_lease(storage)
     if holder is not None and holder.owner != mine.owner:
         _owners.discard(mine.owner)
@@ -98,13 +134,13 @@ def _wait_for_it(storage: Storage, say: Callable[[str], None]) -> None:
     holder = read_lease(storage)
     if holder is None or _is_gone(holder):
         return
-    left = min(STALE_SECONDS, STALE_SECONDS - (time.time() - holder.beat))
-    if holder.machine == _machine():
+    if holder.machine == machine():
         raise _refusal(storage, holder)
-    if left <= 0:
+    if time.time() - holder.beat > LONG_AGO_SECONDS:
         return
-    say(f"run folder {storage.address}: its driver was {holder}; going on in {left:.0f} s unless it is heard of again")
-    until = time.monotonic() + left
+    wait = f"going on in {STALE_SECONDS:.0f} s unless it is heard of again"
+    say(f"run folder {storage.address}: its driver was {holder}; {wait}")
+    until = time.monotonic() + STALE_SECONDS
     while time.monotonic() < until:
         time.sleep(min(_LOOK_SECONDS, max(0.0, until - time.monotonic())))
         now = read_lease(storage)
@@ -118,17 +154,18 @@ def _refusal(storage: Storage, holder: Lease) -> ValueError:
     return ValueError(f"run folder {storage.address}: another driver is at work in it, {holder}; stop that one first")
 
 
-def _renew(storage: Storage, mine: Lease, ended: threading.Event, lost: threading.Event) -> None:
+def _renew(hold: Hold, ended: threading.Event) -> None:
+    """Until the end, or until another driver has taken over; a slow write is followed by a look a beat later too."""
     while not ended.wait(BEAT_SECONDS):
         try:
-            holder = read_lease(storage)
-            if holder is not None and holder.owner != mine.owner:
-                lost.set()
-                _interrupt_main_thread()
+            hold.look()
+            if hold.lost_to is not None:
+                if not ended.is_set():
+                    _interrupt_main_thread()
                 return
-            storage.write(LEASE, _as_json(replace(mine, beat=time.time())))
-        except (OSError, ValueError):  # a store that is away for a moment ends no run
-            continue
+            hold.storage.write(LEASE, _as_json(replace(hold.mine, beat=time.time())))
+        except Exception:  # whatever a store's libraries raise: a thread that ended here would let the lease go stale
+            _log.warning("the lease of %s was not renewed", hold.storage.address, exc_info=True)
 
 
 def _interrupt_main_thread() -> None:
@@ -139,18 +176,13 @@ def _interrupt_main_thread() -> None:
     signal.pthread_kill(main, signal.SIGTERM if deaf else signal.SIGINT)
 
 
-def _let_go(storage: Storage, mine: Lease) -> None:
+def _let_go(hold: Hold) -> None:
     try:
-        holder = read_lease(storage)
-        if holder is not None and holder.owner == mine.owner:
-            storage.discard(LEASE)
+        holder = read_lease(hold.storage)
+        if holder is not None and holder.owner == hold.mine.owner:
+            hold.storage.discard(LEASE)
     except (OSError, ValueError):  # what is left here goes stale by itself, and must not hide how the run ended
         return
-
-
-def _taken_over(storage: Storage) -> str:
-    holder = read_lease(storage)
-    return f"another driver has taken over, {holder or 'ended since'}, because this one was not heard of"
 
 
 def read_lease(storage: Storage) -> Lease | None:
@@ -167,12 +199,12 @@ def read_lease(storage: Storage) -> Lease | None:
 
 def _new_lease() -> Lease:
     born = psutil.Process().create_time()
-    return Lease(uuid.uuid4().hex, socket.gethostname(), _machine(), os.getpid(), born, time.time())
+    return Lease(uuid.uuid4().hex, socket.gethostname(), machine(), os.getpid(), born, time.time())
 
 
 def _is_gone(holder: Lease) -> bool:
     """Whether the process is known to have ended: one of this machine whose number is free, or another's now."""
-    if holder.machine != _machine():
+    if holder.machine != machine():
         return False
     if holder.pid == os.getpid():
         return holder.owner not in _owners
@@ -183,7 +215,8 @@ def _is_gone(holder: Lease) -> bool:
         return True
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The boot and the process namespace of this process, which its process number counts in."""
     boot, processes = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if boot.exists() and processes.is_symlink():
         return f"{boot.read_text().strip()} {os.readlink(processes)}"

@@ -3,6 +3,7 @@
 <storage>/<name>/
   run.json                          settings, their fingerprint, the data set's fingerprint
   checkpoint-<step>-<attempt>/      see checkpoint.py
+  attempts.json                     the last attempt that began
   validation/<checkpoint>.json      what a checkpoint scored, see edges/ray_validation.py
   history.jsonl, tensorboard/       every record once, see edges/tracking.py
   model/                            config.json, model.safetensors, training.json: written when the run is finished
@@ -11,7 +12,6 @@
 import json
 import platform
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from dynfusion.store.whole import written_whole
 from dynfusion.training.checkpoint import MODEL, problem, read_history, read_state
 from dynfusion.training.checks import trained, validated
 from dynfusion.training.loop import Record
+from dynfusion.training.scratch import scratch_folder
 from dynfusion.training.sources import Sources
 from dynfusion.training.storage import Storage
 
@@ -68,10 +69,10 @@ def claim(storage: Storage, settings: dict[str, Any], mine: Identity) -> None:
 
 
 def finished(storage: Storage, epochs: int) -> bool:
-    """Whether the run has left the model of so many epochs."""
+    """Whether the run has left the model of so many epochs, whole."""
     try:
         training = json.loads(storage.read(f"{MODEL}/{TRAINING}"))
-    except FileNotFoundError:
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return False
     return training["settings"]["train"]["epochs"] >= epochs
 
@@ -100,8 +101,8 @@ def finish(storage: Storage, checkpoint: Path, ending: Ending, settings: dict[st
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         **_histories(ending.history),
     }
-    with tempfile.TemporaryDirectory(prefix="dynfusion-model-") as scratch:
-        made = export(checkpoint, Path(scratch) / MODEL, training)
+    with scratch_folder("model") as scratch:
+        made = export(checkpoint, scratch / MODEL, training)
         storage.remove(MODEL)
         storage.put(made, MODEL, last=TRAINING)
 

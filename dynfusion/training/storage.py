@@ -61,7 +61,7 @@ class LocalStorage:
     def write(self, path: str, content: bytes) -> None:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")  # process numbers repeat across machines
+        part = _part(target)
         part.write_bytes(content)
         os.replace(part, target)
 
@@ -76,7 +76,9 @@ class LocalStorage:
         for source in in_order(folder, last):
             target = self.folder / path / source.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            part = _part(target)
+            shutil.copyfile(source, part)
+            os.replace(part, target)
 
     def remove(self, path: str) -> None:
         shutil.rmtree(self.folder / path, ignore_errors=True)
@@ -84,6 +86,11 @@ class LocalStorage:
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
         yield self.folder / path
+
+
+def _part(target: Path) -> Path:
+    """Where a file is written before it is moved into place; process numbers repeat across machines."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
 
 
 def in_order(folder: Path, last: str) -> list[Path]:

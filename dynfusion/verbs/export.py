@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+from dynfusion.edges.s3_storage import open_storage
 from dynfusion.training import run_folder
 
 
-def export(checkpoint: Path, out: Path) -> Path:
-    """Copy a whole checkpoint's model to `out`; returns `out`.
+def export(checkpoint: str, out: Path) -> Path:
+    """Copy the model of a whole checkpoint, of a folder or an S3 address, to `out`; returns `out`.
 
     Raises ValueError when the checkpoint is not whole or `out` is taken.
     """
-    made = run_folder.export(checkpoint, out)
+    with open_storage(checkpoint).local("") as folder:
+        made = run_folder.export(folder, out)
     print(f"model: {made}")
     return made

@@ -25,10 +25,11 @@ from dynfusion.fusion.api import FusionModel
 from dynfusion.run_settings import RunSettings, read_run
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.feed import Feed
-from dynfusion.training.assemble import make_objective, make_order, make_plan, position_of
+from dynfusion.training.assemble import begin, make_objective, make_order, make_plan, position_of
 from dynfusion.training.config import EngineSettings
 from dynfusion.training.engine import TorchEngine
 from dynfusion.training.loop import train
+from dynfusion.training.sources import join
 
 RUN = Path(__file__).parents[2] / "jobs" / "runs" / "demo.toml"
 TASKS = ("solubility", "freesolv")
@@ -55,6 +56,7 @@ def fit(settings: RunSettings) -> FusionModel:
     order = make_order(dataset.manifest, settings.data, settings.train)
     plan = make_plan(order, settings.train, settings.masking)
     objective = make_objective(dataset.manifest.modalities, settings.model, settings.loss, seed=settings.train.seed)
+    begin(objective.network, join([dataset], ()), settings.train)
     engine = TorchEngine(objective, settings.train, EngineSettings(kind="torch"), torch.device("cpu"))
     start = position_of(plan, 0)
     with Feed(dataset, order, rank=0, world_size=1, start=start, settings=settings.data.feed) as feed:

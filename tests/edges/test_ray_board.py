@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import ActorUnavailableError
 
-from dynfusion.edges.ray_board import Voice, Watch, watched_board
+from dynfusion.edges.ray_board import Board, Voice, Watch, _Reader, watched_board
 from tests.clusters import two_node_cluster
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -56,6 +57,34 @@ def test_a_lost_board_is_said_once_and_ends_neither_worker_nor_run() -> None:
     assert said[:2] == ["step 1", "step 2"]
     assert said[2].startswith("watching has ended")
     assert len(said) == 3
+
+
+class Unheard(Board):
+    """A board whose answers to every second question are lost on their way."""
+
+    asked = 0
+
+    def take(self, after: int) -> list[tuple[str, Any]]:
+        answer = super().take(after)
+        self.asked += 1
+        if self.asked % 2:
+            raise ActorUnavailableError("the connection is gone", None)
+        return answer
+
+
+def test_an_answer_that_is_lost_on_its_way_loses_no_post_and_doubles_none() -> None:
+    said: list[str] = []
+    board = ray.remote(num_cpus=0)(Unheard).remote()
+    reader = _Reader(board, Watch(print, said.append))
+    for steps in ([1, 2], [3], [4, 5]):
+        ray.get(speak.remote(Voice(board, quiet=False), steps))
+        ray.get(board.failed.remote())  # behind what was said
+        reader.take()
+    assert said == ["step 1", "step 2", "step 3"]
+    reader.take_last()
+    assert said == [f"step {step}" for step in (1, 2, 3, 4, 5)]
+    reader.take_last()
+    assert len(said) == 5
 
 
 def test_what_ended_a_run_for_good_is_raised_by_the_driver() -> None:

@@ -1,5 +1,6 @@
 """An error that every start would meet again ends a run; one that a lost process or connection left behind does not."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dynfusion.edges.ray_failures import EndForGood, Repeats, RunFailedError, fi
 from dynfusion.edges.ray_train import train_on_ray
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build
+from dynfusion.store.manifest import read_manifest
 from tests.datasets import packed
 from tests.training.cases import MASKING, MODEL, TRAIN
 
@@ -56,6 +58,10 @@ def test_a_new_start_meets_a_damaged_block_and_too_little_memory_again_but_a_sil
     silent = ValueError("s3://bucket: still failing after 9 attempts")
     silent.__cause__ = OSError("connection reset")
     assert final_sentence(silent, 1) is None
+    with pytest.raises(ValueError, match="no packed dataset here") as not_mounted:
+        read_manifest("/no/such/mount")
+    assert final_sentence(not_mounted.value, 1) is None
+    assert final_sentence(json.JSONDecodeError("Expecting value", "", 0), 1) is None
 
 
 def test_the_controller_gives_up_once_any_worker_told_the_board(ray_cluster: None) -> None:

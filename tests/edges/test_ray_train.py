@@ -60,7 +60,10 @@ def weights(folder: Path) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     storage = tmp_path_factory.mktemp("undisturbed")
-    return Path(train_on_ray(settings(dataset, storage), Watch(silent, silent)))
+    before = signal.getsignal(signal.SIGINT)
+    folder = Path(train_on_ray(settings(dataset, storage), Watch(silent, silent)))
+    assert signal.getsignal(signal.SIGINT) is before
+    return folder
 
 
 def test_two_workers_train_the_model_of_the_plain_loop(dataset: Dataset, undisturbed: Path, tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_once_and_with_its_sentence(datas
     train = {"learning_rate": 1e30, "gradient_clipping": 0.0, "warmup_share": 0.0}
     wild = wild.model_copy(update={"train": wild.train.model_copy(update=train)})
     said: list[str] = []
-    with pytest.raises(ValueError, match=r"training stopped at step \d+: the loss is"):
+    with pytest.raises(ValueError, match=r"training stopped at step \d+, the first whose loss"):
         train_on_ray(wild, Watch(silent, said.append))
     assert len([text for text in said if "steps of 128 molecules" in text]) == 1
 

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import ray.train
@@ -18,16 +21,17 @@ from dynfusion.edges import ray_validation
 from dynfusion.edges.ray_board import Watch
 from dynfusion.edges.ray_train import _best, train_on_ray
 from dynfusion.edges.ray_validation import Validator, known_score, validation_config, wait_for_score
+from dynfusion.edges.s3_storage import open_storage
 from dynfusion.evaluation.validation import ValidationSettings, validate, validation_line
 from dynfusion.fusion.api import FusionModel
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import to_toml
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.pack import PackInputs, PackSettings, pack
-from dynfusion.training.checkpoint import read_history
+from dynfusion.training.checkpoint import checkpoint_name, read_history
 from dynfusion.training.checks import validated
 from dynfusion.training.run_folder import Ending
-from dynfusion.training.storage import LocalStorage
+from dynfusion.training.storage import LocalStorage, exists
 from tests.datasets import packed, write_folders
 from tests.edges.test_ray_train import settings, silent, training_worker, weights
 from tests.training.cases import TRAIN, run, untimed
@@ -181,6 +185,106 @@ def test_a_check_that_takes_too_long_is_announced_and_given_up(
     assert [text for kind, text in told if kind == "waited"] == ["0.05", "0.15"]
     assert told[1][1].startswith("training waits for step 6's validation, at most")
     assert told[-1][1] == "step 6 was not validated within 0.2 s (validation.timeout_seconds)"
+
+
+class Killed(Validator):
+    """A validator whose process is killed, as for its memory."""
+
+    def work_out(self, name: str) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+class Hanging(Validator):
+    """A validator that comes to no end; its process is named in the run's folder."""
+
+    def work_out(self, name: str) -> dict[str, float]:
+        open_storage(self.folder).write("hangs", str(os.getpid()).encode())
+        while True:
+            time.sleep(1)
+
+
+class Cut(Validator):
+    """A validator whose store does not answer."""
+
+    def work_out(self, name: str) -> dict[str, float]:
+        raise ValueError("the store does not answer") from OSError("503")
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "why"),
+    [
+        (Killed, 120.0, r"its process is lost, .*"),
+        (Hanging, 1.0, r"it took longer than 1 s \(validation\.timeout_seconds\)"),
+        (Cut, 120.0, "the store does not answer"),
+    ],
+)
+def test_scoring_that_ends_its_own_process_or_never_ends_is_given_up_at_the_second_attempt(
+    kind: type[Validator], limit: float, why: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    run(dataset, tmp_path / "run", settings=TRAIN.model_copy(update={"checkpoint_every_steps": 6}))
+    settled, said = stopping(dataset, tmp_path).model_dump(mode="json"), list[str]()
+    settled["validation"]["timeout_seconds"] = limit
+    with pytest.raises(
+        ValueError, match=f"^step 6 was not validated: {why}; validation.patience needs every score$"
+    ) as e:
+        known_score(kind(settled, str(tmp_path / "run"), board=None), 6, said.append)
+    assert isinstance(e.value.__cause__, OSError) is (kind is Cut)  # then a new start may do better
+    settled["validation"]["patience"] = 0
+    assert known_score(kind(settled, str(tmp_path / "run"), board=None), 6, said.append) == {}
+    assert len(said) == 1
+    assert re.fullmatch(f"step 6 was not validated: {why}", said[0])
+
+
+@ray.remote(num_cpus=0)
+def called(validator: Validator, checkpoint: ray.train.Checkpoint) -> dict[str, float]:
+    """What Ray Train's validation task does."""
+    return validator(checkpoint)
+
+
+def test_what_scores_a_checkpoint_ends_with_the_task_that_ray_train_gives_up(dataset: Dataset, tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    validator = Hanging(stopping(dataset, tmp_path).model_dump(mode="json"), str(tmp_path), board=None)
+    task = called.remote(validator, ray.train.Checkpoint(str(tmp_path / checkpoint_name(6, 1))))
+    until(lambda: exists(storage, "hangs"))
+    ray.cancel(task, force=True)  # as its ValidationManager does
+    until(lambda: not psutil.pid_exists(int(storage.read("hangs"))))
+
+
+@pytest.mark.slow
+def test_a_validation_that_is_killed_every_time_ends_no_run_that_only_watches(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynfusion.edges.ray_train.Validator", Killed)
+    base, said = stopping(dataset, tmp_path), list[str]()
+    train = base.train.model_copy(update={"checkpoint_every_steps": 6})
+    watching = base.model_copy(update={"validation": ValidationSettings(), "train": train})
+    record = training(Path(train_on_ray(watching, Watch(silent, said.append))))
+    assert record["ended"] == {"step": 15, "why": "every epoch is done"}
+    assert record["validation"] == []
+    assert any(text.startswith("step 6 was not validated yet: its process is lost, ") for text in said)
+    assert any(text.startswith("step 15 was not validated: its process is lost, ") for text in said)
+    assert not any("continuing from" in text for text in said)  # no worker went with it
+
+
+@pytest.mark.slow
+def test_a_run_that_needs_a_score_which_kills_its_process_ends_with_a_sentence(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynfusion.edges.ray_train.Validator", Killed)
+    said: list[str] = []
+    with pytest.raises(
+        ValueError, match=r"step 2 was not validated: its process is lost, .*patience needs every score"
+    ):
+        train_on_ray(stopping(dataset, tmp_path), Watch(silent, said.append))
+    assert not any("continuing from" in text for text in said)
 
 
 def test_a_torn_later_attempt_does_not_hide_a_whole_one_of_the_best_step(dataset: Dataset, tmp_path: Path) -> None:

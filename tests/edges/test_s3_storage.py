@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dynfusion.edges.s3_storage import below, open_storage
+from dynfusion.training.checkpoint import checkpoint_name, next_attempt, take_attempt
 from dynfusion.training.storage import Storage, exists
 from tests.s3 import FaultProxy, make_bucket
 
@@ -55,6 +56,13 @@ def test_a_folder_comes_back_as_it_was_put_there(storage: Storage, tmp_path: Pat
     assert storage.names() == []
     with storage.local("checkpoint-1") as folder:
         assert not list(folder.glob("*"))
+
+
+def test_no_two_starts_share_a_number_though_the_first_left_nothing(storage: Storage, tmp_path: Path) -> None:
+    assert [take_attempt(storage), take_attempt(storage)] == [1, 2]
+    storage.put(make_folder(tmp_path / "source"), checkpoint_name(8, 5), last="files-*")  # by an earlier version
+    assert next_attempt(storage) == take_attempt(storage) == 6
+    assert take_attempt(storage) == 7
 
 
 def test_the_list_of_files_goes_up_behind_all_others_and_through_faults(s3: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from dynfusion.edges.s3_storage import open_storage
 from dynfusion.edges.tracking import Tracker, tracker
-from dynfusion.edges.tracking_sinks import scalars
+from dynfusion.edges.tracking_sinks import MLflow, scalars
 from dynfusion.training.config import TrackingSettings
 from tests.s3 import make_bucket
 
@@ -52,6 +53,14 @@ def test_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     losses = [(step, value) for name, step, value in events(tmp_path / "tensorboard") if name == "loss"]
     assert losses == [(2, 1.0), (4, 1.0), (6, 3.0), (8, 4.0), (10, 5.0)]
     assert {name for name, _, _ in events(tmp_path)} == {"step", "loss", "attention/a", "rows_per_second"}
+
+
+def test_a_record_that_was_lost_on_its_way_is_written_when_it_comes_at_the_end(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    with tracker(storage, TrackingSettings(), [], print) as tracked:
+        for step in (2, 6, 2, 4, 6):
+            tracked.record(made(step))
+    assert [record["step"] for record in lines(storage.read("history.jsonl"))] == [2, 6, 4]
 
 
 def test_checks_have_steps_of_their_own(tmp_path: Path) -> None:
@@ -99,6 +108,29 @@ def test_mlflow_gets_every_step_once(tmp_path: Path) -> None:
     client = MlflowClient(settings.mlflow)
     (run,) = client.search_runs([client.get_experiment_by_name("dynfusion").experiment_id])
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss")] == [4, 6]
+    assert run.info.status == "FINISHED"
+
+
+def test_mlflow_shows_a_run_that_failed_as_failed_and_one_that_goes_on_as_running(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="the extra `tracking` is not installed")
+    from mlflow import MlflowClient
+
+    settings = TrackingSettings(mlflow=f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(settings.mlflow)
+
+    def status() -> str:
+        (run,) = client.search_runs([client.get_experiment_by_name("dynfusion").experiment_id])
+        return run.info.status
+
+    def drive(error: BaseException) -> None:
+        with tracker(open_storage(str(tmp_path / "run")), settings, [], print):
+            assert status() == "RUNNING"
+            raise error
+
+    for error, expected in ((RuntimeError(), "FAILED"), (KeyboardInterrupt(), "KILLED")):
+        with pytest.raises(type(error)):
+            drive(error)
+        assert status() == expected
 
 
 def test_names_of_a_record_are_flat() -> None:
@@ -113,6 +145,7 @@ class Sometimes:
     def __init__(self, *failing: int) -> None:
         self.failing = list(failing)
         self.steps: list[int] = []
+        self.ended: list[str] = []
 
     def open(self) -> None:
         """Always ready."""
@@ -123,8 +156,31 @@ class Sometimes:
             raise ConnectionError("503 Service Unavailable")
         self.steps.append(made["step"])
 
-    def close(self) -> None:
+    def close(self, ended: str) -> None:
+        self.ended.append(ended)
         raise TimeoutError("no answer")
+
+
+@pytest.mark.parametrize(
+    ("error", "ended", "status"),
+    [
+        (None, "finished", "FINISHED"),
+        (RuntimeError("training failed"), "failed", "FAILED"),
+        (KeyboardInterrupt(), "interrupted", "KILLED"),
+    ],
+)
+def test_who_tracks_a_run_is_told_how_it_ended(
+    error: BaseException | None, ended: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = Sometimes()
+    monkeypatch.setattr("dynfusion.edges.tracking._sinks", lambda *_: iter([sink]))
+    storage = open_storage(str(tmp_path))
+    expected = nullcontext() if error is None else pytest.raises(type(error))
+    with expected, tracker(storage, TrackingSettings(), [], lambda text: None):
+        if error is not None:
+            raise error
+    assert sink.ended == [ended]
+    assert MLflow.STATUS[ended] == status
 
 
 def test_a_sink_that_fails_is_said_once_and_gets_what_it_lacks_with_the_next_record(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def settings(**changes: object) -> EvaluationSettings:
 def network(seed: int) -> FusionNetwork:
     """A small untrained fusion network with the statistics of these data."""
     torch.manual_seed(seed)
-    made = FusionNetwork(DIMS, ModelSettings(dim=12, gate_hidden=4, decoder_hidden=4, score_hidden=4))
+    made = FusionNetwork(DIMS, ModelSettings(dim=12, gate_hidden=4, decoder_hidden=4, score_hidden=4, completion=False))
     found = LatentModel().statistics()
     made.set_statistics({name: (mean.tolist(), std.tolist()) for name, (mean, std) in found.items()})
     return made

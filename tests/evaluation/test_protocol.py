@@ -1,19 +1,22 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from dynfusion.evaluation.hiding.masks import Shown
-from dynfusion.evaluation.hiding.patterns import subsets
+from dynfusion.evaluation.hiding.patterns import Pattern, subsets
 from dynfusion.evaluation.probes.prior import prior
+from dynfusion.evaluation.probes.probe import PROBES
 from dynfusion.evaluation.protocol.cells import read_choice, read_result, write_choice, write_result
 from dynfusion.evaluation.protocol.jobs import Keys, choice_jobs, group_jobs
+from dynfusion.evaluation.protocol.plan import Part
 from dynfusion.evaluation.protocol.reader import probe_task
-from dynfusion.evaluation.representations.features import MeanImputed
+from dynfusion.evaluation.representations.features import Contestant, Features, MeanImputed
 from dynfusion.evaluation.representations.fused import matched
 from dynfusion.evaluation.representations.imputers import standardise
 from dynfusion.evaluation.representations.units import standardised
+from dynfusion.evaluation.scores.resampling import interval
 from tests.evaluation.synthetic import MODALITIES, LatentModel, inputs, plan, run, settings, task
 
 
@@ -243,3 +246,43 @@ def test_modalities_are_matched_by_name_and_width(model):
         matched(replace(data, values={**data.values, "selfies": data.values["selfies"][:, :3]}), model)
     with pytest.raises(ValueError, match="task alpha: its modalities are morgan, descriptors, allowed are the model's"):
         matched(replace(data, modalities=MODALITIES[:2], present=data.present[:, :2]), model)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A representation whose score is known beforehand."""
+
+    name: str
+    values: np.ndarray
+
+    def covers(self, visible):
+        return True
+
+    def features(self, task, shown):
+        return Features(self.values[shown.rows], np.ones(len(shown.rows), dtype=bool))
+
+    def fingerprint(self):
+        return self.name
+
+
+@pytest.mark.parametrize("kind", ["binary", "multitask", "multiclass"])
+@pytest.mark.parametrize("probe", list(PROBES))
+def test_an_oracle_scores_one_and_a_constant_and_a_shuffled_oracle_guess(model, kind, probe):
+    data = task("alpha", kind=kind, rows=600)
+    truth = np.nan_to_num(data.labels, nan=0.5).astype(np.float32)
+    if kind == "multiclass":
+        truth = np.eye(3, dtype=np.float32)[data.labels[:, 0].astype(int)]
+    shuffled = truth[np.random.default_rng(3).permutation(len(truth))]
+    for name, values, expected in (
+        ("oracle", truth, 1.0),
+        ("constant", np.ones_like(truth), 0.5),
+        ("shuffled", shuffled, 0.5),
+    ):
+        nothing_hidden = Pattern("subset", MODALITIES)
+        contestant = Contestant(name, (Known(name, values),))
+        part = Part("given", True, contestant, probe, "transferred", nothing_hidden, (nothing_hidden,))
+        (result,) = run([part], inputs(model, data))
+        low, high = interval(result.resampled["roc_auc"][0], confidence=0.99)
+        assert low <= expected <= high
+        if name != "shuffled":
+            assert result.resampled["roc_auc"][0, 0] == expected

@@ -63,9 +63,12 @@ def test_attention_is_zero_for_what_is_left_out(model: FusionModel) -> None:
 def test_weighted_projections_add_up_to_the_fused_embedding(model: FusionModel) -> None:
     given, here = embeddings(), np.arange(ROWS) % 2 == 0
     present = {"c": here}
+    plain = FusionModel(FusionNetwork(WIDTHS, SMALL.model_copy(update={"completion": False})))
+    plain.network.load_state_dict(model.network.state_dict())
     projections, attention = model.projections(given, present), model.attention(given, present)
     total = sum(attention[:, [column]] * projections[name] for column, name in enumerate(model.modalities))
-    np.testing.assert_allclose(total, model.encode(given, present), atol=1e-5)
+    np.testing.assert_allclose(total, plain.encode(given, present), atol=1e-5)
+    np.testing.assert_allclose(total[here], model.encode(given, present)[here], atol=1e-5)
     assert (projections["c"][~here] == 0).all()
     np.testing.assert_allclose(projections["b"], model.projections({"b": given["b"]})["b"], atol=1e-6)
 
@@ -81,6 +84,41 @@ def test_gates_say_what_is_let_through_to_the_projection(model: FusionModel) -> 
         torch.as_tensor(gates["a"]) * standardised, tower.projection.weight, tower.projection.bias
     )
     np.testing.assert_allclose(model.projections(given)["a"][here], expected.detach().numpy()[here], atol=1e-5)
+
+
+def test_an_absent_modality_is_reconstructed_and_fused_like_a_present_one(model: FusionModel) -> None:
+    given = embeddings()
+    plain = FusionModel(FusionNetwork(WIDTHS, SMALL.model_copy(update={"completion": False})), batch_rows=7)
+    plain.network.load_state_dict(model.network.state_dict())
+    np.testing.assert_array_equal(model.encode(given), plain.encode(given))
+    only = {"a": given["a"]}
+    filled = {**plain.reconstruct(only), **only}
+    np.testing.assert_allclose(model.encode(only), plain.encode(filled), atol=1e-5)
+    assert np.abs(model.encode(only) - plain.encode(only)).max() > 1e-2
+    np.testing.assert_array_equal(model.attention(only), plain.attention(only))
+
+
+def test_a_reconstruction_beyond_the_bounds_or_where_nothing_varies_is_not_filled_in(model: FusionModel) -> None:
+    network = model.network
+    network.towers[1].std[2] = 0
+    with torch.no_grad():
+        network.decoders[1].linear.bias.fill_(1e4)
+    values = [torch.zeros(1, width) for width in WIDTHS.values()]
+    values[1] = torch.tensor([[1e4, 1e4, 0.5, 1e4, 1e4]])  # what is filled in: the bounds, and the mean
+    plain = FusionModel(FusionNetwork(WIDTHS, SMALL.model_copy(update={"completion": False})), batch_rows=7)
+    plain.network.load_state_dict(network.state_dict())
+    values[2] = torch.as_tensor(plain.reconstruct({"a": np.zeros((1, 7), np.float32)})["c"])
+    expected, _ = plain.network.encode(values, torch.ones(1, 3, dtype=torch.bool))
+    np.testing.assert_allclose(model.encode({"a": values[0]}), expected.detach().numpy(), atol=1e-5)
+
+
+def test_a_folder_that_does_not_name_completion_is_encoded_without(model: FusionModel, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    assert FusionModel.load(tmp_path).network.settings.completion
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["settings"]["completion"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert not FusionModel.load(tmp_path).network.settings.completion
 
 
 def test_no_rows_give_no_rows(model: FusionModel) -> None:

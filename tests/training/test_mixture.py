@@ -9,8 +9,8 @@ from dynfusion.fusion.losses import LossSettings
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.feed import Feed, FeedSettings
 from dynfusion.store.order import Position
-from dynfusion.training.assemble import make_mixture, make_objective, make_order, start_from
-from dynfusion.training.config import DataSettings
+from dynfusion.training.assemble import begin, make_mixture, make_objective, make_order, start_from
+from dynfusion.training.config import DataSettings, TrainSettings
 from dynfusion.training.mixture import MixedFeed
 from dynfusion.training.sources import Sources, join
 from tests.datasets import packed
@@ -115,6 +115,20 @@ def test_a_warm_start_takes_weights_and_statistics_and_refuses_another_build(dat
     other = make_objective(datasets[1].manifest.modalities, wide, LossSettings(), seed=2).network
     with pytest.raises(ValueError, match=r"setting train\.init: the model in model has dim 8, this run 16"):
         start_from(other, trained, "model")
+
+
+def test_a_principal_start_sees_all_data_sets_and_excludes_a_warm_start(datasets: list[Dataset]) -> None:
+    def weights(sets: list[Dataset], start: str) -> list[np.ndarray]:
+        made = make_objective(datasets[0].manifest.modalities, MODEL, LossSettings(), seed=1).network
+        begin(made, join(sets, ()), TRAIN.model_copy(update={"start": start}))
+        return [tower.projection.weight.detach().numpy() for tower in made.towers]
+
+    drawn, one, both = weights(datasets, "random"), weights(datasets[:1], "principal"), weights(datasets, "principal")
+    for first, second, third in zip(drawn, one, both, strict=True):
+        assert not np.array_equal(first, second)
+        assert not np.allclose(second, third, atol=1e-3)
+    with pytest.raises(ValueError, match="start principal would replace the weights of init"):
+        TrainSettings(init="model", start="principal")
 
 
 def test_one_data_set_is_a_mixture_of_one(datasets: list[Dataset]) -> None:

@@ -26,3 +26,16 @@ def test_a_model_does_not_say_where_its_run_was_watched(tmp_path: Path) -> None:
     assert "a-project" not in text
     assert json.loads(text)["settings"]["train"] == TRAIN.model_dump()
     assert finished(storage, TRAIN.epochs)
+
+
+def test_a_model_folder_that_a_driver_left_half_written_does_not_count_as_finished(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.write("model/training.json", b'{"settings": {"train": {"epo')
+    assert not finished(storage, 1)
+
+
+def test_files_are_moved_into_place_and_leave_nothing_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "training.json").write_text("{}")
+    LocalStorage(tmp_path / "run").put(tmp_path / "made", "model", last="training.json")
+    assert [file.name for file in (tmp_path / "run" / "model").iterdir()] == ["training.json"]

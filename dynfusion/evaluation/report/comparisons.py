@@ -1,4 +1,4 @@
-"""Paired differences of what a fusion model says from everything else: over molecules, and over folds where there are."""
+"""Paired differences of the fusion models from everything else, over molecules and over folds."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict

@@ -8,6 +8,7 @@ averages is that of the paired differences. What each fold says by itself is kep
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -27,9 +28,12 @@ TABLE_SECTIONS = ("folds", "given", "probes")
 """Those in which every subset is scored."""
 IN_LABEL_UNITS = ("rmse",)
 """Metrics of which a mean over tasks means nothing."""
+SCAFFOLD_CV = "scaffold-cv"
 Subset = tuple[str, ...]
 Record = dict[str, object]
-Folds = Float[np.ndarray, "folds resamples"]
+Folds = Float[np.ndarray, "_ resamples"]
+"""One row for every fold; tasks differ in how many."""
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,12 @@ def column_subsets(modalities: tuple[str, ...]) -> dict[str, list[Subset]]:
     return columns
 
 
-def stack_folds(
-    cells: Iterable[tuple[Hashable, str, np.ndarray]],
-) -> dict[Hashable, Folds]:
+def stack_folds(cells: Iterable[tuple[Key, str, np.ndarray]]) -> dict[Key, Folds]:
     """From (key, name of the fold, resamples) to [folds, resamples] by key; several of one fold are averaged.
 
     Folds are in the order of their names, the same for every key.
     """
-    gathered: dict[Hashable, dict[str, list[np.ndarray]]] = {}
+    gathered: dict[Key, dict[str, list[np.ndarray]]] = {}
     for key, fold, resampled in cells:
         gathered.setdefault(key, {}).setdefault(fold, []).append(resampled)
     return {
@@ -182,7 +184,7 @@ def _complements(line: Line, result: GroupResult) -> bool:
 
 def _cells(
     result: GroupResult, task: str, metric: str, modalities: tuple[str, ...], *, complete: bool
-) -> list[tuple[Hashable, str, np.ndarray]]:
+) -> list[tuple[tuple[str, str, Subset], str, np.ndarray]]:
     group, found = result.group, []
     for pattern, resampled in zip(group.patterns, result.resampled[metric], strict=True):
         if complete and pattern.visible != modalities:
@@ -199,6 +201,3 @@ def split_of(result: GroupResult, outcome: TaskOutcome) -> str:
     """ "given", "hashed", "scaffold" or "scaffold-cv"."""
     fold = result.group.fold
     return fold if fold == outcome.given_split else SCAFFOLD_CV if fold.startswith(SCAFFOLD_CV) else "scaffold"
-
-
-SCAFFOLD_CV = "scaffold-cv"

@@ -5,10 +5,11 @@ section training   heads on training rows with random gaps, one mask of every ra
                    that its cells and those of a head without gaps (training rate 0) are paired
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from dynfusion.evaluation.hiding.patterns import Pattern
 from dynfusion.evaluation.protocol.groups import GroupResult
@@ -50,15 +51,19 @@ class Point:
     representation: str
 
 
+TaskPoint = tuple[str, Point]
+"""Name of a task, point."""
+
+
 @dataclass(frozen=True)
 class Points:
     """Cells by (task, point), the shares really hidden, and which representation is a fusion model's."""
 
     repeats: Mapping[str, int]
-    cells: Mapping[Hashable, Folds]
-    realised: Mapping[Hashable, Folds]
-    """Share of the test molecules' present cells that were hidden, float64 [folds, 1]."""
-    draws: Mapping[Hashable, int]
+    cells: Mapping[TaskPoint, Folds]
+    realised: Mapping[TaskPoint, Float[np.ndarray, "_ 1"]]
+    """Share of the test molecules' present cells that were hidden, by fold."""
+    draws: Mapping[TaskPoint, int]
     """Cells of every fold."""
     models: Mapping[str, str | None]
 
@@ -75,7 +80,7 @@ class Points:
         names = self.tasks(metric)
         return [*([None] if len(names) > 1 and metric not in IN_LABEL_UNITS else []), *names]
 
-    def keys(self, task: str | None, point: Point) -> list[Hashable]:
+    def keys(self, task: str | None, point: Point) -> list[TaskPoint]:
         """The cells of a task, or of all tasks (None); empty where one is missing."""
         keys = [(name, point) for name in (self.tasks(point.metric) if task is None else [task])]
         return keys if all(key in self.cells for key in keys) else []
@@ -137,7 +142,7 @@ def _first_draw(pattern: Pattern) -> bool:
 
 
 def _gather(cells: Sequence[tuple[TaskOutcome, Cell]]) -> Points:
-    draws: dict[Hashable, dict[str, int]] = {}
+    draws: dict[TaskPoint, dict[str, int]] = {}
     for outcome, (point, result, _) in cells:
         by_fold = draws.setdefault((outcome.name, point), {})
         by_fold[result.group.fold] = by_fold.get(result.group.fold, 0) + 1

@@ -1,30 +1,41 @@
 """Writes a report: `report.json` (the contract), `report.md`, and `report.html`, one file that needs nothing else.
 
-report mapping --strict JSON--> report.json --> tables, sentences, figures --> report.md, report.html, a terminal
+report mapping --strict JSON--> report.json --> sections of blocks --> report.md, report.html, a terminal
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from dynfusion.evaluation.protocol.cells import write_atomically
-from dynfusion.evaluation.report import plots
-from dynfusion.evaluation.report.curves import ALL_PRESENT
-from dynfusion.evaluation.report.wording import GLOSSARY, METRIC_NAMES, any_absent_column, find_comparison, summary
+from dynfusion.evaluation.report import sections_data, sections_inside, sections_losses, sections_tables
+from dynfusion.evaluation.report.blocks import Section, kind, signed, span
+from dynfusion.evaluation.report.selection import (
+    ALL_PRESENT,
+    absent_column,
+    comparison,
+    fused_lines,
+    headline_scope,
+    main_models,
+    main_table,
+    scope_name,
+)
+from dynfusion.evaluation.report.wording import METRIC_NAMES, summary, verdict
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE
 
 REPORT_JSON = "report.json"
 REPORT_KEYS = (
-    *("title", "settings", "versions", "model", "modalities", "dims", "tasks"),
-    *("cells", "reconstruction", "imputers", "comparisons", "tables", "training"),
+    *("title", "settings", "versions", "models", "modalities", "dims", "tasks", "tables", "comparisons", "robustness"),
+    *("modality_value", "calibration", "subsets", "hiding", "training_rates"),
+    *("reconstruction", "alignment", "collapse", "imputers", "choices"),
 )
-UNKNOWN = "–"
 
 
 def write_report(out: Path, report: Mapping[str, Any]) -> None:
@@ -44,19 +55,32 @@ def rebuild_report(folder: Path) -> Path:
     Raises ValueError when there is no such file or it is not a report.
     """
     report = read_report(folder)
-    content = _content(report)
+    content = {
+        "title": report["title"],
+        "meta": _meta(report),
+        "sentences": summary(report),
+        "tiles": _tiles(report),
+        "sections": sections(report),
+    }
+    return render(folder, "report", content)
+
+
+def render(folder: Path, name: str, content: Mapping[str, Any]) -> Path:
+    """`name`.md and `name`.html from title, meta, sentences, tiles and sections; the path of the latter."""
+    folder.mkdir(parents=True, exist_ok=True)
     environment = Environment(
         loader=PackageLoader("dynfusion.evaluation.report", "templates"),
         undefined=StrictUndefined,
-        autoescape=lambda name: name is not None and name.endswith(".html"),
+        autoescape=lambda template: template is not None and template.endswith(".html"),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "span": span, "metric": METRIC_NAMES.__getitem__}
-    for name in ("report.md", "report.html"):
-        write_atomically(folder / name, environment.get_template(name).render(content).encode())
-    return folder / "report.html"
+    environment.filters |= {"kind": kind, "markdown": markdown, "breakable": breakable}
+    for ending in ("md", "html"):
+        text = environment.get_template(f"report.{ending}").render(content)
+        write_atomically(folder / f"{name}.{ending}", text.encode())
+    return folder / f"{name}.html"
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -73,127 +97,92 @@ def read_report(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not readable as JSON, {error}") from None
     missing = [key for key in REPORT_KEYS if not isinstance(report, dict) or key not in report]
     if missing:
-        raise ValueError(f"{path}: not a report, it has no {missing[0]}")
+        raise ValueError(f"{path}: not a report of this version, it has no {missing[0]}")
     return report
 
 
-def terminal_table(report: Mapping[str, Any], *, metric: str = "roc_auc", task: str | None = None) -> Table:
-    """The results table for a terminal: one task's, or the mean over tasks when there are several."""
-    wanted = task if task is not None or len(report["tasks"]) > 1 else report["tasks"][0]["name"]
-    table = next(entry for entry in report["tables"] if (entry["metric"], entry["task"]) == (metric, wanted))
-    title = f"{METRIC_NAMES[metric]}, {_scope(table)}"
+def sections(report: Mapping[str, Any]) -> list[Section]:
+    """The page in the order in which it is read; what a report does not have is left out."""
+    makers = (
+        *(sections_tables.results, sections_tables.differences, sections_tables.table_one, sections_losses.drops),
+        *(sections_losses.values, sections_losses.hiding, sections_losses.training_gaps),
+        *(sections_inside.reconstruction, sections_inside.inside),
+        *(sections_data.data, sections_data.details, sections_data.training, sections_data.making),
+    )
+    return [section for maker in makers for section in maker(report)]
+
+
+def terminal_table(report: Mapping[str, Any]) -> Table:
+    """The main table for a terminal: the mean over tasks, or the only task's.
+
+    Raises ValueError when the report has none.
+    """
+    found = main_table(report)
+    if found is None:
+        raise ValueError("the report has no table: nothing was scored")
+    title = f"{METRIC_NAMES[found['metric']]}, {scope_name(report, found['task'], found['tasks'])}"
     caption = "bold: interval excludes the next best   ≈ tied with the best"
     shown = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), min_width=len(caption))
     shown.add_column("representation", no_wrap=True)
-    shown.add_column("dim", justify="right", no_wrap=True)
-    for column in table["columns"]:
+    for column in found["columns"]:
         shown.add_column(column, justify="right", no_wrap=True)
-    for row in table["rows"]:
-        cells = [_terminal_cell(row["cells"][column]) for column in table["columns"]]
-        shown.add_row(row["representation"], str(report["dims"].get(row["representation"], "")), *cells)
+    for row in found["rows"]:
+        shown.add_row(row["representation"], *(_terminal_cell(row["cells"].get(column)) for column in found["columns"]))
     return shown
 
 
 def _terminal_cell(cell: Mapping[str, Any] | None) -> str:
-    if cell is None:
-        return UNKNOWN
-    value = f"[bold]{number(cell['value'])}[/bold]" if cell["bold"] else number(cell["value"])
-    return f"{value}{' ≈' if cell['tie'] else ''}\n[dim]{span(cell)}[/dim]"
+    shown = sections_tables.marked(cell)
+    value = f"[bold]{shown.text}[/bold]" if shown.tone == "best" else shown.text
+    return "\n".join([f"{value} {shown.mark}".rstrip(), *(f"[dim]{line}[/dim]" for line in shown.small)])
 
 
-def number(value: float | None) -> str:
-    """Three decimals; a dash for what is not known."""
-    return UNKNOWN if value is None else f"{value:.3f}".replace("-", "−")
+def _meta(report: Mapping[str, Any]) -> str:
+    """Which models on which tasks."""
+    names = main_models(report)
+    models = f"Model{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    tasks = ", ".join(f"{task['name']} ({task['molecules']['test']:,})" for task in report["tasks"])
+    return (
+        f"{models} · modalities {', '.join(report['modalities'])} · tasks (test molecules of the given split) {tasks}"
+    )
 
 
-def signed(value: float | None) -> str:
-    """Three decimals with a sign."""
-    return UNKNOWN if value is None else f"{value:+.3f}".replace("-", "−")
+def _tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The numbers to see first: paired differences of fused from the concatenations."""
+    table, ours = main_table(report), next(iter(fused_lines(report)), None)
+    if table is None or ours is None:
+        return []
+    missing = absent_column(table["columns"])
+    wanted = [("All present", CONCAT_MEAN, ALL_PRESENT, "concatenation")]
+    if missing != ALL_PRESENT:
+        wanted += [("Something missing", CONCAT_MEAN, missing, "mean-imputed concatenation")]
+        wanted += [("Something missing", CONCAT_RIDGE, missing, "ridge-imputed concatenation")]
+    tiles = []
+    for heading, against, column, rival in wanted:
+        found = comparison(report, against, column, ours=ours, task=headline_scope(report))
+        if found is not None and found["difference"] is not None:
+            line = f"{ours} against {rival}, {METRIC_NAMES[table['metric']]}"
+            interval = span(found["low"], found["high"], sign=True)
+            tile = {"heading": heading, "rival": line, "side": verdict(found), "interval": interval}
+            tiles.append({**tile, "difference": signed(found["difference"])})
+    return tiles
 
 
-def span(cell: Mapping[str, Any]) -> str:
-    """The interval of a cell, `0.801–0.884`."""
-    return UNKNOWN if cell["low"] is None else f"{cell['low']:.3f}–{cell['high']:.3f}".replace("-", "−")
+def markdown(text: str) -> str:
+    """Text that breaks no table and starts no markup."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;").replace("_", "\\_")
 
 
-def _scope(table: Mapping[str, Any]) -> str:
-    return f"mean over {len(table['tasks'])} tasks" if table["task"] is None else str(table["task"])
+def breakable(text: str) -> Markup:
+    """HTML of a long name that may go on in the next line after a plus."""
+    return Markup("+<wbr>").join(text.split("+"))
 
 
 def _strict(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _strict(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [_strict(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _content(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the templates show."""
-    modalities = report["modalities"]
-    tables = [{**table, "scope": _scope(table)} for table in report["tables"]]
-    by_auc = [table for table in tables if table["metric"] == "roc_auc"]
-    tasks = [task["name"] for task in report["tasks"]]
-    reconstruction = {name: [r for r in report["reconstruction"] if r["task"] == name] for name in tasks}
-    return {
-        **report,
-        "sentences": summary(report),
-        "tiles": _tiles(report),
-        "main": by_auc[0] if by_auc else None,
-        "others": [table for table in tables if not by_auc or table is not by_auc[0]],
-        "legend": plots.curve_rows(by_auc[0], modalities) if by_auc else [],
-        "best_single": plots.best_single(by_auc[0], modalities) if by_auc else None,
-        "degradation": [plots.degradation(table, modalities=modalities) for table in by_auc],
-        "reconstruction_plots": [
-            plots.reconstruction(records, title=name) for name, records in reconstruction.items() if records
-        ],
-        "training_plots": plots.training_curves(report["training"]["history"]),
-        "comparisons_main": [r for r in report["comparisons"] if r["metric"] == "roc_auc" and r["task"] is None],
-        "run_settings": _dotted(report["settings"].get("run", {})),
-        "evaluation_settings": _dotted(report["settings"].get("evaluation", {})),
-        "subset_rows": _subset_rows(report),
-        "glossary": GLOSSARY,
-    }
-
-
-def _tiles(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The three numbers to see first: paired differences of fused from concatenation."""
-    if not report["tables"]:
-        return []
-    columns = report["tables"][0]["columns"]
-    wanted = [
-        ("All present", "against concatenation", CONCAT_MEAN, ALL_PRESENT),
-        ("Something missing", "against mean-imputed concatenation", CONCAT_MEAN, any_absent_column(columns)),
-        ("Something missing", "against ridge-imputed concatenation", CONCAT_RIDGE, any_absent_column(columns)),
-    ]
-    tiles = []
-    for heading, rival, against, column in wanted[: 3 if len(columns) > 1 else 1]:
-        found = find_comparison(report, against=against, column=column)
-        if found is not None:
-            tiles.append({"heading": heading, "rival": rival, **found})
-    return tiles
-
-
-def _subset_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """ROC-AUC of every cell, a line for every task and visible subset, a column for every representation."""
-    lines: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
-    several = len(report["model"].split(", ")) > 1
-    for cell in report["cells"]:
-        if cell["metric"] == "roc_auc" and cell["seed"] == report["cells"][0]["seed"]:
-            name = (
-                f"{cell['representation']} ({cell['model']})" if several and cell["model"] else cell["representation"]
-            )
-            lines.setdefault((cell["task"], tuple(cell["visible"])), {})[name] = cell["value"]
-    return [{"task": task, "visible": list(visible), "values": found} for (task, visible), found in lines.items()]
-
-
-def _dotted(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            rows += _dotted(value, f"{prefix}{name}.")
-        else:
-            rows.append((f"{prefix}{name}", json.dumps(value, ensure_ascii=False)))
-    return rows

@@ -64,8 +64,11 @@ def _column(estimates: Mapping[str, Estimate], metric: str, settings: Statistics
 def subset_records(outcomes: Sequence[TaskOutcome], *, settings: StatisticsSettings) -> list[Record]:
     """The mean over folds of every cell in which a subset is visible."""
     cells = [
-        ((outcome.name, group.section, group.probe, group.fitting, group.representation, pattern.visible, metric),)
-        + (group.fold, resampled)
+        (
+            (outcome.name, group.section, group.probe, group.fitting, group.representation, pattern.visible, metric),
+            group.fold,
+            resampled,
+        )
         for outcome in outcomes
         for group, result in ((result.group, result) for result in outcome.results)
         if group.section in TABLE_SECTIONS
