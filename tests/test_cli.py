@@ -110,9 +110,9 @@ def test_a_misspelt_setting_is_refused_before_anything_is_sent(capsys: pytest.Ca
     nowhere = ["--address", "http://127.0.0.1:9"]
     assert main(["submit", *nowhere, "train", str(DEMO), "train.epoch=3"]) == 1
     assert "setting train.epoch: unknown name, did you mean train.epochs?" in capsys.readouterr().err
-    line = ["submit", *nowhere, "evaluate", "--model", "m", "--tasks", "a=b", "evaluation.sed=3"]
+    line = ["submit", *nowhere, "evaluate", "--model", "m", "--tasks", "a=b", "evaluation.extend=full"]
     assert main(line) == 1
-    assert "setting evaluation.sed: unknown name, did you mean evaluation.seeds?" in capsys.readouterr().err
+    assert "setting evaluation.extend: unknown name, did you mean evaluation.extent?" in capsys.readouterr().err
 
 
 def test_submitting_without_an_address_says_what_to_set(
