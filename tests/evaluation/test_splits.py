@@ -123,5 +123,5 @@ def test_what_cannot_be_cut_is_said_in_one_sentence() -> None:
     apart = molecule_task([*BENZENES, *PYRIDINES], labels=[0] * 5 + [1] * 2)
     with pytest.raises(ValueError, match=r"task t: the training part of scaffold-cv-0-0 has \d rows in which no label"):
         folds(apart, SplitSettings(repeats=1, folds=2))
-    with pytest.raises(ValueError, match=r"setting per_task\.hiv\.1: found 1, input should be greater than or equal"):
+    with pytest.raises(ValueError, match=r"setting per_task\.hiv\.1: found 1, allowed is greater than or equal to 2"):
         build(SplitSettings, {"per_task": {"hiv": [1, 1]}})
