@@ -225,7 +225,12 @@ def train(
 )
 def evaluate(
     model: Annotated[
-        list[str], typer.Option("--model", metavar="[NAME=]FOLDER", help="Model folder; several are compared.")
+        list[str],
+        typer.Option(
+            "--model",
+            metavar="[NAME=]FOLDER[,FOLDER...]",
+            help="Model folder, or those of one model trained with several seeds; given twice, models are compared.",
+        ),
     ],
     tasks: Annotated[
         str,

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from dynfusion.edges.ray_tasks import map_on_ray
 from dynfusion.evaluation.protocol.cells import read_choice, read_result, write_choice, write_result
-from dynfusion.evaluation.protocol.groups import GroupResult
+from dynfusion.evaluation.protocol.groups import PROBE_SEED, GroupResult
 from dynfusion.evaluation.protocol.jobs import Choice, ChoiceJob, GroupJob, Keys, TaskInputs, choice_jobs, group_jobs
 from dynfusion.evaluation.protocol.plan import Part
 from dynfusion.evaluation.protocol.reader import choose
@@ -95,4 +95,4 @@ def _choose(
     choice: Choice, task: TaskData, fold: Fold, member: Representation, settings: EvaluationSettings
 ) -> dict[str, float]:
     with threadpool_limits(limits=1):
-        return choose(member, fold.of(task), probe=choice.probe, seed=0, settings=settings.probe)
+        return choose(member, fold.of(task), probe=choice.probe, seed=PROBE_SEED, settings=settings.probe)

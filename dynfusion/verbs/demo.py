@@ -51,7 +51,7 @@ def demo(out: Path, *, debug: bool = False) -> Path:
     with cluster(cpus=settings.cluster.workers[1], debug=debug):
         train_settings(settings, debug=debug)
         model = out / "runs" / settings.cluster.name / "model"
-        models = open_models({settings.cluster.name: str(model)}, {})
+        models = open_models({settings.cluster.name: [str(model)]}, {})
         page = evaluate_models(models, tasks=tasks, out=out / "report", settings=settings.evaluation)
     _print_farewell(out, model, page, tasks, time.monotonic() - started)
     return page

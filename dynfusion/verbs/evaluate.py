@@ -35,6 +35,9 @@ from dynfusion.verbs.evaluated_models import EvaluatedModel, open_models, open_p
 from dynfusion.verbs.evaluated_tasks import describe, read_structured, shares_known
 from dynfusion.verbs.labelled_table import TableColumns, is_table, pack_table, parse_tasks
 
+EMBEDDING_BYTES = 2 * 2**30
+"""Of one task's molecules, in every combination of visible modalities, that are held at once."""
+
 
 class _Overrides(Settings):
     """The part of a run's tree that an evaluation reads, so that its settings have the same names everywhere."""
@@ -73,8 +76,9 @@ def evaluate(
 ) -> Path:
     """`evaluate_models` from a command line.
 
-    Models and ablations are [NAME=]FOLDER, `tasks` is as `parse_tasks` takes it, `columns` those of its tables,
-    `workers` how many of Ray's CPUs are used (all by default), overrides `evaluation.` settings.
+    Models and ablations are [NAME=]FOLDER[,FOLDER...], folders of one name runs with other seeds; `tasks` is as
+    `parse_tasks` takes it, `columns` those of its tables, `workers` how many of Ray's CPUs are used (all by default),
+    overrides `evaluation.` settings.
 
     Raises ValueError for what cannot be read as that, wrong settings, and as `evaluate_models` does.
     """
@@ -112,7 +116,13 @@ def evaluate_models(
     common = prepare(models, open_pool(models[0], settings.pool), settings, Path(out), workers)
     outcomes = [evaluate_task(name, uri, common) for name, uri in tasks.items()]
     with progress("write the report"):
-        records = tuple(ModelRecord(one.name, one.model.dim, one.ablation, one.training) for one in models)
+        records = tuple(
+            ModelRecord(
+                one.name, one.model.dim, one.ablation, one.training, sum(one.name == each.name for each in models)
+            )
+            for one in models
+            if one.seed == 0
+        )
         provenance = Provenance(records, versions())
         write_report(common.out, build_report(outcomes, common.fillers, settings, provenance=provenance))
         pq.write_table(cells_table(outcomes, settings.statistics), common.out / "cells.parquet")
@@ -143,10 +153,16 @@ def evaluate_task(name: str, uri: str | Path, common: Common) -> TaskOutcome:
     settings = common.settings
     task = matched(read_structured(name, uri), common.models[0].model)
     inputs = task_inputs(standardised(task, common.models[0].model.statistics()), settings)
-    with progress(f"{name}: embed {len(task.ids):,} molecules"):
-        plan = _plan(task, common)
-    with progress(f"{name}: fit and score probes") as advance:
-        results = evaluate_on_ray(plan, inputs, common.out, settings=settings, workers=common.workers, progress=advance)
+    results: list[GroupResult] = []
+    portions = _portions(task, common)
+    for number, models in enumerate(portions):
+        which = f" ({number + 1} of {len(portions)})" if len(portions) > 1 else ""
+        with progress(f"{name}: embed {len(task.ids):,} molecules{which}"):
+            plan = _plan(task, common, models, rivals=number == 0)
+        with progress(f"{name}: fit and score probes{which}") as advance:
+            results += evaluate_on_ray(
+                plan, inputs, common.out, settings=settings, workers=common.workers, progress=advance
+            )
     with progress(f"{name}: reconstruction, alignment, collapse"):
         insight = insight_on_ray(
             common.models[0].model, task, common.fillers, settings=settings, workers=common.workers
@@ -154,20 +170,36 @@ def evaluate_task(name: str, uri: str | Path, common: Common) -> TaskOutcome:
     return _outcome(task, inputs, results, insight, common)
 
 
-def _plan(task: TaskData, common: Common) -> list[Part]:
-    quick = common.settings.extent == "quick"
-    several = sum(not one.ablation for one in common.models) > 1
-    fused, ablated = [], []
+def _portions(task: TaskData, common: Common) -> list[list[EvaluatedModel]]:
+    """The models, so many at a time that the embeddings of the task's molecules fit into `EMBEDDING_BYTES`."""
+    tables = 2 * 2 ** len(task.modalities)
+    portions: list[list[EvaluatedModel]] = [[]]
+    held = 0
     for one in common.models:
+        size = tables * len(task.ids) * one.model.dim * np.dtype(np.float32).itemsize
+        if portions[-1] and held + size > EMBEDDING_BYTES:
+            portions.append([])
+            held = 0
+        portions[-1].append(one)
+        held += size
+    return portions
+
+
+def _plan(task: TaskData, common: Common, models: list[EvaluatedModel], *, rivals: bool) -> list[Part]:
+    """All that is fitted for some of the models, and for what needs none."""
+    quick = common.settings.extent == "quick"
+    several = len({one.name for one in common.models if not one.ablation}) > 1
+    fused, ablated = [], []
+    for one in models:
         suffix = f" ({one.name})" if several or one.ablation else ""
         tables = embed_task(FUSED + suffix, one.model.encode, task, corrupted=not (quick or one.ablation))
-        line = Contestant(tables.name, (tables,), one.name)
+        line = Contestant(tables.name, (tables,), one.name, one.seed)
         if one.ablation:
             ablated.append(line)
             continue
         mean = embed_task(PROJECTION_MEAN + suffix, mean_projection(one.model), task, corrupted=not quick)
-        fused += [Contestant(mean.name, (mean,), one.name), line]
-    lines = [line for line in common.rivals if line.name != FINGERPRINT or task.structure is not None]
+        fused += [Contestant(mean.name, (mean,), one.name, one.seed), line]
+    lines = [line for line in common.rivals if rivals and (line.name != FINGERPRINT or task.structure is not None)]
     return parts(task.modalities, lines, fused, ablated, settings=common.settings)
 
 

@@ -29,20 +29,26 @@ class EvaluatedModel:
     training: Mapping[str, Any]
     """What training.json says; empty where there is none."""
     ablation: bool
+    seed: int = 0
+    """Its number among the training runs of the same name."""
 
 
-def parse_models(texts: Sequence[str]) -> dict[str, str]:
-    """`["runs/a/model", "b=runs/c/model"]` as folders by name.
+def parse_models(texts: Sequence[str]) -> dict[str, list[str]]:
+    """`["runs/a/model", "b=runs/c/model,runs/d/model"]` as the folders of every name's training runs.
 
-    Raises ValueError for a name given twice, named or taken from the folder.
+    Raises ValueError for a name given twice, named or taken from the first folder, and for an empty folder.
     """
-    models: dict[str, str] = {}
+    models: dict[str, list[str]] = {}
     for text in texts:
         before, equals, after = text.partition("=")
-        name, folder = (before, after) if equals and "/" not in before else (folder_name(text), text)
+        named = equals and "/" not in before
+        folders = (after if named else text).split(",")
+        if not all(folders):
+            raise ValueError(f"models: found {text!r}, allowed is [NAME=]FOLDER[,FOLDER...]")
+        name = before if named else folder_name(folders[0])
         if name in models:
             raise ValueError(f"models: {name} is given twice, give them names: NAME={text} and another one")
-        models[name] = folder
+        models[name] = folders
     return models
 
 
@@ -53,21 +59,24 @@ def folder_name(folder: str) -> str:
     return parts[-2] if parts[-1] == MODEL and len(parts) > 1 else parts[-1]
 
 
-def open_models(models: Mapping[str, str], ablations: Mapping[str, str]) -> list[EvaluatedModel]:
-    """The models, then the ablations.
+def open_models(models: Mapping[str, list[str]], ablations: Mapping[str, list[str]]) -> list[EvaluatedModel]:
+    """The models, then the ablations; several folders of one name are training runs that differ by their seed.
 
-    Raises ValueError when there is none, a name is used twice, a folder is no model, or when they were not trained on
-    the same data: rivals are fitted once, on what all of them have seen.
+    Raises ValueError when there is none, a name is used twice, a folder is no model, when runs of one name differ by
+    more than their seed, or when models were not trained on the same data: rivals are fitted once, on what all of them
+    have seen.
     """
     twice = sorted(set(models) & set(ablations))
     if twice or not models:
         found = f"{twice[0]} is a model and an ablation" if twice else "found no model"
         raise ValueError(f"models: {found}, needed is one or more, each name once")
     opened = [
-        _open(name, folder, ablation)
+        _open(name, folder, ablation, seed)
         for group, ablation in ((models, False), (ablations, True))
-        for name, folder in group.items()
+        for name, folders in group.items()
+        for seed, folder in enumerate(folders)
     ]
+    _require_runs_of_one_kind(opened)
     first = opened[0]
     for other in opened[1:]:
         same = other.model.dims == first.model.dims and all(
@@ -79,9 +88,35 @@ def open_models(models: Mapping[str, str], ablations: Mapping[str, str]) -> list
     return opened
 
 
-def _open(name: str, folder: str, ablation: bool) -> EvaluatedModel:
+def _open(name: str, folder: str, ablation: bool, seed: int) -> EvaluatedModel:
     with open_storage(folder).local("") as here:
-        return EvaluatedModel(name, FusionModel.load(here), _read_training(here), ablation)
+        return EvaluatedModel(name, FusionModel.load(here), _read_training(here), ablation, seed)
+
+
+def _require_runs_of_one_kind(models: Sequence[EvaluatedModel]) -> None:
+    """Raises ValueError where runs of one name differ by a setting that changes numbers, or share their seed."""
+    first: dict[str, EvaluatedModel] = {}
+    seeds: dict[tuple[str, int], EvaluatedModel] = {}
+    for one in models:
+        other = first.setdefault(one.name, one)
+        found, expected = (_of_numbers(model.training.get("settings", {})) for model in (one, other))
+        differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        if differing:
+            raise ValueError(
+                f"models: run {one.seed + 1} of {one.name} differs from its first in {differing[0]}, allowed is "
+                "train.seed; give it a name of its own"
+            )
+        seed = one.training.get("settings", {}).get("train", {}).get("seed")
+        if seed is not None and seeds.setdefault((one.name, seed), one) is not one:
+            raise ValueError(f"models: two runs of {one.name} have train.seed {seed}, allowed are different ones")
+
+
+def _of_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of model, losses, masking and training by their dotted names, without the seed."""
+    parts = ("model", "loss", "masking", "train")
+    found = {f"{part}.{name}": value for part in parts for name, value in settings.get(part, {}).items()}
+    found.pop("train.seed", None)
+    return found
 
 
 def _read_training(folder: Path) -> dict[str, Any]:

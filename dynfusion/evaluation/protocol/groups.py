@@ -14,6 +14,7 @@ from jaxtyping import Float
 from dynfusion.evaluation.hiding.patterns import Pattern
 
 PROTOCOL_VERSION = 2
+PROBE_SEED = 0
 Fitting = Literal["transferred", "refitted", "missing-while-training"]
 
 
@@ -30,6 +31,7 @@ class CellGroup:
     """Name of the fusion model, None for a representation that needs none."""
     probe: str
     seed: int
+    """Which of the fusion model's training runs, 0 for the first of them and for what needs none."""
     fitting: Fitting
     """On all that is present, on the subset that is scored, or on training rows with random gaps."""
     fit: Pattern

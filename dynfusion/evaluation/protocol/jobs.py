@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from dynfusion.evaluation.protocol.groups import CellGroup, key_of
+from dynfusion.evaluation.protocol.groups import PROBE_SEED, CellGroup, key_of
 from dynfusion.evaluation.protocol.plan import Part
 from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.representations.features import Contestant, Representation
@@ -15,8 +15,6 @@ from dynfusion.evaluation.scores.resampling import resample_counts
 from dynfusion.evaluation.tasks.splits import Fold, folds
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.settings import fingerprint
-
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def choice_jobs(inputs: TaskInputs, plan: Sequence[Part], keys: Keys) -> list[Ch
 
 def choice_of(inputs: TaskInputs, fold: Fold, member: Representation, probe: str, keys: Keys) -> Choice:
     """What the hyper-parameters of a probe on a member are filed under."""
-    key = key_of(*keys.shared, fold.fingerprint(), member.name, keys.of(member), probe, SEED)
+    key = key_of(*keys.shared, fold.fingerprint(), member.name, keys.of(member), probe, PROBE_SEED)
     return Choice(inputs.task.name, fold.name, member.name, probe, key)
 
 
@@ -139,10 +137,10 @@ def _group(part: Part, fold: Fold, chosen: tuple[dict[str, float], ...], inputs:
         representation=one.name,
         model=one.model,
         probe=part.probe,
-        seed=SEED,
+        seed=one.seed,
         fitting=part.fitting,
         fit=part.fit,
         complete_rows=part.complete_rows,
         patterns=part.patterns,
-        key=key_of(*keys.shared, keys.statistics, *followed, part.probe, SEED),
+        key=key_of(*keys.shared, keys.statistics, *followed, part.probe, PROBE_SEED),
     )

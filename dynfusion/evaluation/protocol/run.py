@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from threadpoolctl import threadpool_limits
 
 from dynfusion.evaluation.hiding.masks import Shown, show
-from dynfusion.evaluation.protocol.groups import CellGroup, GroupResult
+from dynfusion.evaluation.protocol.groups import PROBE_SEED, CellGroup, GroupResult
 from dynfusion.evaluation.protocol.reader import fit_reader
 from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.representations.features import Contestant
@@ -37,7 +37,7 @@ def run_group(
             whole = shown.visible.all(axis=1)
             shown = Shown(shown.rows[whole], shown.visible[whole])
         reader = fit_reader(
-            contestant, here, shown, probe=group.probe, chosen=chosen, seed=group.seed, settings=settings.probe
+            contestant, here, shown, probe=group.probe, chosen=chosen, seed=PROBE_SEED, settings=settings.probe
         )
         test = here.rows("test")
         scores, unscored, hidden = [], [], []

@@ -9,7 +9,7 @@ null in the file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dynfusion.evaluation.insight.reconstruction import Rivals
@@ -27,6 +27,7 @@ from dynfusion.evaluation.report.hiding import (
     training_records,
 )
 from dynfusion.evaluation.report.robustness import modality_value_records, robustness_records
+from dynfusion.evaluation.report.seeds import over_seeds
 from dynfusion.evaluation.report.tables import build_tables, subset_records
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE, FINGERPRINT
 
@@ -44,7 +45,9 @@ class ModelRecord:
     ablation: bool
     """Whether it was trained without a part of the method, to see what that part is for."""
     training: Mapping[str, Any]
-    """What the model folder's training.json says; empty where there is none."""
+    """What the model folder's training.json says, of the first run; empty where there is none."""
+    runs: int = 1
+    """How many training runs that differ by their seed it stands for."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ def build_report(
 ) -> dict[str, Any]:
     """The whole report of one evaluation."""
     modalities, how = rivals.ridge.modalities, settings.statistics
+    every_run = outcomes
+    outcomes = [replace(one, results=over_seeds(one.results, seed=how.seed)) for one in every_run]
     curves = build_curves(outcomes, modalities)
     hidden, trained = hiding_points(outcomes), training_points(outcomes)
     run = provenance.models[0].training.get("settings", {}) if provenance.models else {}
@@ -76,7 +81,7 @@ def build_report(
         "subset_comparisons": build_subset_comparisons(curves, settings=how),
         "robustness": robustness_records(curves, settings=how),
         "modality_value": modality_value_records(curves, settings=how),
-        "calibration": calibration_records(outcomes),
+        "calibration": calibration_records(every_run),
         "subsets": subset_records(outcomes, settings=how),
         "hiding": hiding_records(hidden, settings=how),
         "hiding_comparisons": hiding_comparisons(hidden, settings=how),
@@ -96,6 +101,7 @@ def _model_record(model: ModelRecord) -> Record:
         "name": model.name,
         "dim": model.dim,
         "ablation": model.ablation,
+        "runs": model.runs,
         "training": {
             "data": {"fingerprint": training.get("data", {}).get("fingerprint")},
             "versions": training.get("versions", {}),

@@ -139,7 +139,8 @@ def _terminal_cell(cell: Mapping[str, Any] | None) -> str:
 
 def _meta(report: Mapping[str, Any]) -> str:
     """Which models on which tasks."""
-    names = main_models(report)
+    runs = {model["name"]: model.get("runs", 1) for model in report["models"]}
+    names = [f"{name} (mean of {runs[name]} runs)" if runs[name] > 1 else name for name in main_models(report)]
     models = f"Model{'s' if len(names) > 1 else ''} {', '.join(names)}"
     tasks = ", ".join(f"{task['name']} ({task['molecules']['test']:,})" for task in report["tasks"])
     return (

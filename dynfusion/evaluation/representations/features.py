@@ -71,6 +71,8 @@ class Contestant:
     """Predictions are averaged over the members that are usable for a molecule."""
     model: str | None = None
     """Name of the fusion model, None for one that needs none."""
+    seed: int = 0
+    """Which of the fusion model's training runs, where several differ by their seed; they share the line."""
 
     def covers(self, visible: tuple[str, ...]) -> bool:
         """Whether some member is scored when only these may be visible."""
