@@ -15,18 +15,22 @@ BELOW = {
     "settings": set(),
     "store": {"settings"},
     "fusion": {"settings"},
+    "page": {"settings"},
     "encoders": {"store", "fusion", "settings"},
     "training": {"store", "fusion", "settings"},
-    "evaluation": {"store", "fusion", "settings"},
-    "run_settings": {"training", "evaluation", "encoders", "store", "fusion", "settings"},
+    "evaluation": {"page", "store", "fusion", "settings"},
+    "run_settings": {"training", "evaluation", "encoders", "page", "store", "fusion", "settings"},
 }
-BELOW["edges"] = {*BELOW["run_settings"], "run_settings"}
+BELOW["tuning"] = {*BELOW["run_settings"], "run_settings"}
+BELOW["edges"] = {*BELOW["tuning"], "tuning"}
 BELOW["verbs"] = {*BELOW["edges"], "edges"}
 BELOW["cli"] = set()
 BELOW["__init__"] = set()
 BELOW["__main__"] = {"cli"}
 
 FOREIGN = {
+    "page": {"ray", "deepspeed", "torch", "sklearn", "s3fs", "rdkit", "rich", "typer"},
+    "tuning": {"ray", "deepspeed", "torch", "s3fs", "rdkit", "typer"},
     "store": {"ray", "deepspeed", "sklearn", "scipy", "s3fs", "rdkit", "rich", "typer"},
     "fusion": {"ray", "deepspeed", "sklearn", "scipy", "s3fs", "rdkit", "rich", "typer", "pyarrow"},
     "training": {"ray", "deepspeed", "sklearn", "s3fs", "rdkit", "rich", "typer", "pyarrow"},

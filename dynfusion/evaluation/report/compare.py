@@ -7,18 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynfusion.evaluation.report.blocks import (
-    UNKNOWN,
-    Block,
-    Cell,
-    Fold,
-    Row,
-    Section,
-    Table,
-    Text,
-    one_group,
-    with_interval,
-)
 from dynfusion.evaluation.report.page import read_report, render
 from dynfusion.evaluation.report.sections_data import dotted
 from dynfusion.evaluation.report.sections_tables import grouped
@@ -37,6 +25,18 @@ from dynfusion.evaluation.report.selection import (
     scope_title,
 )
 from dynfusion.evaluation.report.wording import METRIC_NAMES, listed
+from dynfusion.page.blocks import (
+    UNKNOWN,
+    Block,
+    Cell,
+    Fold,
+    Row,
+    Section,
+    Table,
+    Text,
+    one_group,
+    with_interval,
+)
 
 IGNORED = ("pool",)
 """Settings that say where data lie and change no number."""

@@ -4,19 +4,15 @@ report mapping --strict JSON--> report.json --> sections of blocks --> report.md
 """
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from dynfusion.evaluation.protocol.cells import write_atomically
 from dynfusion.evaluation.report import sections_data, sections_inside, sections_losses, sections_tables
-from dynfusion.evaluation.report.blocks import Section, kind, signed, span
 from dynfusion.evaluation.report.selection import (
     ALL_PRESENT,
     absent_column,
@@ -29,6 +25,8 @@ from dynfusion.evaluation.report.selection import (
 )
 from dynfusion.evaluation.report.wording import METRIC_NAMES, summary, verdict
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE
+from dynfusion.page.blocks import Section, signed, span
+from dynfusion.page.render import rendered, strict_json
 
 REPORT_JSON = "report.json"
 REPORT_KEYS = (
@@ -44,8 +42,7 @@ def write_report(out: Path, report: Mapping[str, Any]) -> None:
     A number that is not finite becomes null.
     """
     out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_strict(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(out / REPORT_JSON, text.encode())
+    write_atomically(out / REPORT_JSON, strict_json(report))
     rebuild_report(out)
 
 
@@ -68,18 +65,8 @@ def rebuild_report(folder: Path) -> Path:
 def render(folder: Path, name: str, content: Mapping[str, Any]) -> Path:
     """`name`.md and `name`.html from title, meta, sentences, tiles and sections; the path of the latter."""
     folder.mkdir(parents=True, exist_ok=True)
-    environment = Environment(
-        loader=PackageLoader("dynfusion.evaluation.report", "templates"),
-        undefined=StrictUndefined,
-        autoescape=lambda template: template is not None and template.endswith(".html"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"kind": kind, "markdown": markdown, "breakable": breakable}
-    for ending in ("md", "html"):
-        text = environment.get_template(f"report.{ending}").render(content)
-        write_atomically(folder / f"{name}.{ending}", text.encode())
+    for ending, text in rendered(content).items():
+        write_atomically(folder / f"{name}.{ending}", text)
     return folder / f"{name}.html"
 
 
@@ -167,23 +154,3 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
             tile = {"heading": heading, "rival": line, "side": verdict(found), "interval": interval}
             tiles.append({**tile, "difference": signed(found["difference"])})
     return tiles
-
-
-def markdown(text: str) -> str:
-    """Text that breaks no table and starts no markup."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;").replace("_", "\\_")
-
-
-def breakable(text: str) -> Markup:
-    """HTML of a long name that may go on in the next line after a plus."""
-    return Markup("+<wbr>").join(text.split("+"))
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _strict(entry) for name, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_strict(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

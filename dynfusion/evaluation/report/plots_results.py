@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dynfusion.evaluation.report.plots import LINES, MARKERS, MUTED, SERIES, STYLE, TEXT, svg
+from dynfusion.page.drawing import LINES, MARKERS, MUTED, SERIES, STYLE, TEXT, svg
 
 WIDTH = 4.8
 SHIFT = 0.12

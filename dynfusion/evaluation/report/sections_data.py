@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dynfusion.evaluation.report import plots
-from dynfusion.evaluation.report.blocks import (
+from dynfusion.evaluation.report.selection import LINEAR, Record, Report, average, is_fused, matching, metric_of
+from dynfusion.evaluation.report.wording import GLOSSARY, METRIC_NAMES, PROBE_NAMES
+from dynfusion.page.blocks import (
     UNKNOWN,
     Block,
     Cell,
@@ -20,8 +22,6 @@ from dynfusion.evaluation.report.blocks import (
     one_group,
     plain,
 )
-from dynfusion.evaluation.report.selection import LINEAR, Record, Report, average, is_fused, matching, metric_of
-from dynfusion.evaluation.report.wording import GLOSSARY, METRIC_NAMES, PROBE_NAMES
 
 COUNTS = ("test", "with_scaffold", "scaffold_in_train", "readable", "molecule_in_train", "molecule_in_pool")
 COUNTED_WORDS = ("all present", "one absent", "two absent", "three absent", "four absent", "five absent")

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from dynfusion.evaluation.report import plots_results as plots
-from dynfusion.evaluation.report.blocks import (
+from dynfusion.evaluation.report.selection import Record, Report, average
+from dynfusion.page.blocks import (
     Block,
     Cell,
     Figures,
@@ -17,7 +18,6 @@ from dynfusion.evaluation.report.blocks import (
     plain,
     with_interval,
 )
-from dynfusion.evaluation.report.selection import Record, Report, average
 
 RECONSTRUCTION = (
     ("cosine", "Raw cosine"),

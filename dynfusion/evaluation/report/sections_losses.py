@@ -3,7 +3,20 @@
 from collections.abc import Mapping, Sequence
 
 from dynfusion.evaluation.report import plots_results as plots
-from dynfusion.evaluation.report.blocks import (
+from dynfusion.evaluation.report.selection import (
+    ALL_PRESENT,
+    Record,
+    Report,
+    is_fused,
+    main_table,
+    matching,
+    metric_of,
+    rank,
+    scope_title,
+    scopes,
+)
+from dynfusion.evaluation.report.wording import METRIC_NAMES, PROTOCOL_NAMES
+from dynfusion.page.blocks import (
     Block,
     Cell,
     Figures,
@@ -18,19 +31,6 @@ from dynfusion.evaluation.report.blocks import (
     span,
     with_interval,
 )
-from dynfusion.evaluation.report.selection import (
-    ALL_PRESENT,
-    Record,
-    Report,
-    is_fused,
-    main_table,
-    matching,
-    metric_of,
-    rank,
-    scope_title,
-    scopes,
-)
-from dynfusion.evaluation.report.wording import METRIC_NAMES, PROTOCOL_NAMES
 
 MOST_LINES = 6
 """More curves than these cannot be told apart."""

@@ -2,21 +2,6 @@
 
 from collections.abc import Sequence
 
-from dynfusion.evaluation.report.blocks import (
-    UNKNOWN,
-    Block,
-    Cell,
-    Fold,
-    Group,
-    Row,
-    Section,
-    Table,
-    Text,
-    Tone,
-    signed,
-    span,
-    with_interval,
-)
 from dynfusion.evaluation.report.sections_data import leak_note
 from dynfusion.evaluation.report.selection import (
     ALL_PRESENT,
@@ -37,6 +22,21 @@ from dynfusion.evaluation.report.selection import (
     scope_title,
 )
 from dynfusion.evaluation.report.wording import METRIC_NAMES, PROBE_NAMES, SPLIT_NAMES, verdict
+from dynfusion.page.blocks import (
+    UNKNOWN,
+    Block,
+    Cell,
+    Fold,
+    Group,
+    Row,
+    Section,
+    Table,
+    Text,
+    Tone,
+    signed,
+    span,
+    with_interval,
+)
 
 MARKS = {"ahead": "▲", "level": "≈", "behind": "▼"}
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dynfusion.evaluation.report.blocks import number, signed, span
 from dynfusion.evaluation.report.selection import (
     ALL_PRESENT,
     absent_column,
@@ -23,6 +22,7 @@ from dynfusion.evaluation.representations.features import (
     FINGERPRINT,
     LATE_FUSION,
 )
+from dynfusion.page.blocks import number, signed, span
 
 NAMES = {
     CONCAT_MEAN: "mean-imputed concatenation",

@@ -1,0 +1,1 @@
+"""What every report's page is made of: blocks, figures in the page's colours, templates."""
