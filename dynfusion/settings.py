@@ -81,6 +81,23 @@ def to_toml(settings: Settings) -> str:
     return "\n\n".join(_sections(settings, "")) + "\n"
 
 
+def differences(settings: Settings, default: Settings | None = None) -> dict[str, Any]:
+    """What a run file must say to give this tree: the nested mapping of values that are not the default.
+
+    `None` in place of another default cannot be said in TOML and is left out.
+    """
+    dumped, found = settings.model_dump(mode="json"), {}
+    for field, info in type(settings).model_fields.items():
+        value = getattr(settings, field)
+        usual = getattr(default, field) if default is not None else info.get_default(call_default_factory=True)
+        if isinstance(value, Settings):
+            inner = differences(value, usual if isinstance(usual, Settings) else None)
+            found |= {field: inner} if inner else {}
+        elif value != usual and value is not None:
+            found[field] = dumped[field]
+    return found
+
+
 def fingerprint(settings: Settings) -> str:
     """16 hexadecimal digits that change when any setting changes, equal across machines and processes."""
     text = json.dumps(settings.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -22,9 +22,10 @@ STAND_INS = {
     "#0a0011": "--text",
     "#0a0012": "--muted",
     "#0a0013": "--grid",
+    "#0a0014": "--card",
 }
 COLOURS = {variable: colour for colour, variable in STAND_INS.items()}
-TEXT, MUTED, GRID = COLOURS["--text"], COLOURS["--muted"], COLOURS["--grid"]
+TEXT, MUTED, GRID, CARD = (COLOURS[name] for name in ("--text", "--muted", "--grid", "--card"))
 SERIES = [COLOURS[f"--series-{number}"] for number in range(1, 9)]
 LINES = ["-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)), (0, (3, 3)), (0, (7, 1)), (0, (2, 3))]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]

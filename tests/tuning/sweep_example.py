@@ -33,6 +33,7 @@ SPACE = {
     PARENT: Distribution("choice", choices=("linear", "cosine", "constant")),
     CHILD: Distribution("uniform", 0.0, 0.4, when={PARENT: ["linear", "cosine"]}),
 }
+ONE = (Objective("score"),)
 TWO = (Objective("quality"), Objective("reconstruction"))
 
 
@@ -67,7 +68,7 @@ def write_example(
     samples=48,
     begun=None,
     scheduler="asha",
-    objectives=(Objective("score"),),
+    objectives=ONE,
     noise=0.01,
     gain=0.12,
     finals=True,

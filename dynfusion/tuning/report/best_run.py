@@ -8,7 +8,7 @@ import tomli_w
 
 from dynfusion.page.blocks import number, span
 from dynfusion.run_settings import RunSettings
-from dynfusion.settings import build, parse_overrides
+from dynfusion.settings import build, differences, parse_overrides
 from dynfusion.tuning.report.contents import Contents
 
 DIGITS = 4
@@ -40,7 +40,7 @@ def best_toml(contents: Contents, report: Mapping[str, Any], address: str) -> st
     if label is None:
         return None
     trial = next(trial for trial in contents.trials if trial.id == label)
-    tree = best_settings(contents, trial.settings).model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    tree = differences(best_settings(contents, trial.settings))
     head = "\n".join(f"# {line}".rstrip() for line in _head(contents, report, label, address))
     return f"{head}\n\n{tomli_w.dumps(tree)}"
 

@@ -2,11 +2,13 @@
 
 Trials that a scheduler stopped have seen less than others, so all are compared at one number of molecules seen, the
 most that every one of them has reached. A forest learns the score from the settings of some trials and predicts it for
-the others; shuffling one setting among these shows what it contributes, as a share of the score's variance. A setting
+the others; shuffling one setting among these raises its squared error, and half of that, as a share of the score's
+variance, is the setting's importance: what it explains alone or together with others (a total Sobol index). A setting
 that is in force only under a condition is shuffled among trials that fulfil it.
 
-Source: permutation importance, Breiman (2001), Random Forests, section 10, on held-out folds; its interval over
-repeated folds, whose training parts overlap, is Nadeau and Bengio's (evaluation/scores/folds.py).
+Source: permutation importance, Breiman (2001), Random Forests, section 10, on held-out folds; the half, Gregorutti,
+Michel and Saint-Pierre (2017), Correlation and variable importance in random forests, proposition 1; the interval over
+repeated folds, whose training parts overlap, Nadeau and Bengio (evaluation/scores/folds.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +64,7 @@ def importance_record(contents: Contents) -> dict[str, Any]:
     """`settings` (name, value, low, high, trials; the most important first), `r2` of the forest, `trials`, `samples`.
 
     `settings` is empty with fewer than LEAST_TRIALS trials, or where the score or no setting varies. A value is a share
-    of the score's variance: 0 nothing, and it can exceed 1 where shuffling makes the prediction worse than the mean.
+    of the score's variance: 0 nothing, 1 all of it; an estimate from few trials can lie a little outside.
     `responses` are one-dimensional, `surface` is that of the first two; see `_response`.
     """
     trials, scores, budget = comparable(contents)
@@ -74,7 +76,7 @@ def importance_record(contents: Contents) -> dict[str, Any]:
     losses, explained = _shuffled(encoded, target, seed=contents.sweep.seed)
     records = []
     for column, name in enumerate(encoded.names):
-        interval = _interval(losses[:, column])
+        interval = _interval(losses[:, column] / 2)
         records.append({"name": name, **interval, "trials": int(encoded.in_force[:, column].sum())})
     records.sort(key=lambda r: -np.inf if r["value"] is None else r["value"], reverse=True)
     wanted = [record["name"] for record in records if record["value"] is not None][:SLICES]

@@ -14,7 +14,7 @@ from dynfusion.tuning.report.encoding import is_choice, on_log_scale
 from dynfusion.tuning.report.wording import shown
 
 WIDTH = 4.8
-LEVELS = 7
+LEVELS = 6
 Record = Mapping[str, Any]
 Space = Mapping[str, Distribution]
 

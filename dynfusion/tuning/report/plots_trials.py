@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dynfusion.page.drawing import MARKERS, MUTED, SERIES, STYLE, TEXT, svg, thousands
+from dynfusion.page.drawing import CARD, MARKERS, MUTED, SERIES, STYLE, TEXT, svg, thousands
 from dynfusion.tuning.report.encoding import position
 from dynfusion.tuning.report.wording import objective_names, shown
 
@@ -40,6 +40,7 @@ def learning_curves(report: Report, objective: str) -> str:
         axes.set_xlabel("molecules seen")
         axes.set_title(objective)
         axes.margins(x=0.02)
+        axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
         axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(thousands))
         _zoom(axes, [point[1][objective] for points in report["curves"].values() for point in points])
@@ -73,7 +74,7 @@ def paths(report: Report, space: Mapping[str, Any]) -> str:
     loud = set(ordered[: max(1, round(LOUD * len(trials)))])
     off = {name for name in names if any(name not in trial["settings"] for trial in trials)}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.62 * (len(names) + 1) + 0.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.72 * (len(names) + 1) + 0.3), layout="constrained")
         axes = figure.subplots()
         for place in reversed(ordered):
             settings = trials[place]["settings"]
@@ -98,13 +99,14 @@ def _ends(distribution: Any) -> tuple[Any, Any]:
 
 def _axis(axes: Axes, row: int, name: str, ends: tuple[Any, Any], *, off: bool) -> None:
     axes.plot([0, 1], [row, row], color=TEXT, linewidth=1.1, zorder=6)
-    box = {"facecolor": "none", "edgecolor": "none"}
-    axes.annotate(name, (0.5, row), (0, 4), textcoords="offset points", ha="center", fontsize=9, zorder=7, bbox=box)
+    look: dict[str, Any] = {"textcoords": "offset points", "zorder": 7}
+    look["bbox"] = {"facecolor": CARD, "edgecolor": "none", "alpha": 0.85, "pad": 0.8}
+    axes.annotate(name, (0.5, row), (0, 5), ha="center", fontsize=9.5, **look)
     for x, value, side in ((0, ends[0], "left"), (1, ends[1], "right")):
-        axes.annotate(shown(value), (x, row), (0, -10), textcoords="offset points", ha=side, fontsize=8, color=MUTED)
+        axes.annotate(shown(value), (x, row), (0, -11), ha=side, fontsize=8.5, color=MUTED, **look)
     if off:
         axes.plot([-0.14], [row], color=TEXT, marker="|", markersize=7)
-        axes.annotate("off", (-0.14, row), (0, -10), textcoords="offset points", ha="center", fontsize=8, color=MUTED)
+        axes.annotate("off", (-0.14, row), (0, -11), ha="center", fontsize=8.5, color=MUTED, **look)
 
 
 def pareto(report: Report, pair: tuple[str, str]) -> str:

@@ -159,24 +159,26 @@ def matters(report: Report, space: dict[str, Distribution]) -> list[Section]:
         for record in found["settings"]
     ]
     columns = ("Setting", "Importance", "Effect", "Trials with it")
-    blocks: list[Block] = [
-        Text(text),
-        Figures(((plots_settings.importance(found["settings"]), "Importance of every setting with its interval"),)),
-        Fold("As a table", (Table(columns, one_group(rows)),)),
-    ]
+    figures = [(plots_settings.importance(found["settings"]), "Importance of every setting with its interval")]
+    reading = "Lines over bars: 95 % intervals."
     if found["surface"]:
         pair = " and ".join(found["surface"]["names"])
         plot = plots_settings.surface(found["surface"], space, objective=objective)
-        blocks += [
-            Text(f"{objective} over the two most important settings, {pair}: mean prediction; dots are trials."),
-            Figures(((plot, f"{objective} over {pair}"),)),
-        ]
+        figures.append((plot, f"{objective} over {pair}"))
+        reading += f" Beside them {objective} over the first two that vary together: mean prediction, dots are trials."
     slices = tuple(
         (plots_settings.slice_of(one, space, objective=objective), f"{objective} over {one['names'][0]}")
         for one in found["responses"]
     )
-    blocks += [Text("Over one setting each: dots are trials, the line is the mean prediction."), Figures(slices)]
-    return [Section("importance", "What matters", tuple(blocks), "What matters")]
+    blocks: tuple[Block, ...] = (
+        Text(text),
+        Figures(tuple(figures)),
+        Text(reading, note=True),
+        Text("Over one setting each: dots are trials, the line is the mean prediction."),
+        Figures(slices),
+        Fold("Importance as a table", (Table(columns, one_group(rows)),)),
+    )
+    return [Section("importance", "What matters", blocks, "What matters")]
 
 
 def _told(record: Record) -> str:

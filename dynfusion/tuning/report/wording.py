@@ -37,9 +37,10 @@ GLOSSARY = (
     (
         "Importance",
         "A random forest learns the score from the settings of four fifths of the trials and predicts it for the rest. "
-        "Importance is what the prediction loses, as a share of the score's variance, when one setting is shuffled "
-        "among these. The interval is over 20 repeated folds, with Nadeau and Bengio's correction for training parts "
-        "that overlap. It holds for the ranges searched, and for trials as the search drew them.",
+        "Shuffling one setting among these raises the squared error; importance is half of that as a share of the "
+        "score's variance: what the setting explains, alone or together with others. The interval is over 20 repeated "
+        "folds, with Nadeau and Bengio's correction for training parts that overlap. It holds for the ranges searched, "
+        "and for trials as the search drew them.",
     ),
     (
         "Response",
@@ -123,10 +124,8 @@ def _under_way(report: Report) -> list[str]:
     if _open(report) == 0:
         wanted = report["sweep"]["top_k"] > 0 and not report["finals_complete"]
         return ["The runs with fresh seeds are not complete."] if wanted and report["best"] else []
-    running = report["states"]["running"]
-    return [
-        f"The sweep is under way: {_ended(report)} of {report['sweep']['samples']} trials are done, {running} running."
-    ]
+    done = f"{_ended(report)} of {report['sweep']['samples']} trials are done"
+    return [f"The sweep is under way: {done}, {report['states']['running']} running."]
 
 
 def _luck(report: Report) -> list[str]:
