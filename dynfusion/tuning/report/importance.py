@@ -29,7 +29,7 @@ from dynfusion.tuning.report.seeds import CONFIDENCE
 
 LEAST_TRIALS = 10
 FOLDS, REPEATS, SHUFFLES, TREES = 5, 4, 3, 40
-GRID = 12
+GRID = 10
 SLICES = 4
 """Settings whose response is shown, from the most important on."""
 
@@ -80,9 +80,10 @@ def importance_record(contents: Contents) -> dict[str, Any]:
         records.append({"name": name, **interval, "trials": int(encoded.in_force[:, column].sum())})
     records.sort(key=lambda r: -np.inf if r["value"] is None else r["value"], reverse=True)
     wanted = [record["name"] for record in records if record["value"] is not None][:SLICES]
-    responses = [_response(encoded, target, [name], contents) for name in wanted]
+    forest = _forest(contents.sweep.seed).fit(encoded.positions, target)
+    responses = [_response(forest, encoded, target, [name], contents) for name in wanted]
     pair = _pair(encoded, wanted)
-    surface = _response(encoded, target, pair, contents) if pair else None
+    surface = _response(forest, encoded, target, pair, contents) if pair else None
     return {**empty, "settings": records, "r2": _interval(explained), "responses": responses, "surface": surface}
 
 
@@ -107,18 +108,17 @@ def _forest(seed: int) -> RandomForestRegressor:
 def _shuffled(
     encoded: Encoded, target: Float[np.ndarray, " trials"], *, seed: int
 ) -> tuple[Float[np.ndarray, "folds settings"], Float[np.ndarray, " folds"]]:
-    """What shuffling each setting costs on every held-out fold, and R2 there; NaN where it is in force too seldom."""
+    """What shuffling each setting costs on every held-out fold, and R2 there; NaN where it is in force too seldom.
+
+    Both are shares of the variance of the score over all trials.
+    """
     variance = float(target.var())
     folds = RepeatedKFold(n_splits=FOLDS, n_repeats=REPEATS, random_state=seed)
     losses, explained = [], []
-
-    def minus_error(forest: Any, rows: Float[np.ndarray, "rows settings"], wanted: Float[np.ndarray, " rows"]) -> float:
-        return -float(np.mean((forest.predict(rows) - wanted) ** 2)) / variance
-
     for number, (train, held) in enumerate(folds.split(target)):
         forest = _forest(seed + number).fit(encoded.positions[train], target[train])
-        explained.append(1 + minus_error(forest, encoded.positions[held], target[held]))
-        losses.append(_losses_of_fold(forest, encoded, target, held, minus_error, seed + number))
+        explained.append(1 - float(np.mean((forest.predict(encoded.positions[held]) - target[held]) ** 2)) / variance)
+        losses.append(_losses_of_fold(forest, encoded, target, held, seed=seed + number) / variance)
     return np.array(losses), np.array(explained)
 
 
@@ -127,31 +127,43 @@ def _losses_of_fold(
     encoded: Encoded,
     target: Float[np.ndarray, " trials"],
     held: Int[np.ndarray, " rows"],
-    scoring: Any,
+    *,
     seed: int,
 ) -> Float[np.ndarray, " settings"]:
-    """Settings that are in force in the same trials are shuffled in one pass."""
+    """Rise of the squared error; settings that are in force in the same trials are shuffled in one pass."""
     found = np.full(len(encoded.names), np.nan)
     patterns: dict[bytes, list[int]] = {}
     for column in range(len(encoded.names)):
         patterns.setdefault(encoded.in_force[held, column].tobytes(), []).append(column)
     for columns in patterns.values():
         rows = held[encoded.in_force[held, columns[0]]]
-        if len(rows) >= 2:
-            shuffled = permutation_importance(
-                forest,
-                encoded.positions[rows],
-                target[rows],
-                scoring=scoring,
-                n_repeats=SHUFFLES,
-                random_state=np.random.RandomState(seed),
-            )
-            found[columns] = shuffled.importances_mean[columns]
+        if len(rows) < 2:
+            continue
+        whole = encoded.positions[rows]
+
+        def minus_error(fitted: Any, part: Any, wanted: Any, whole: Any = whole, columns: list[int] = columns) -> float:
+            """Of rows whose other settings stay as they are."""
+            filled = whole.copy()
+            filled[:, columns] = part
+            return -float(np.mean((fitted.predict(filled) - wanted) ** 2))
+
+        found[columns] = permutation_importance(
+            forest,
+            whole[:, columns],
+            target[rows],
+            scoring=minus_error,
+            n_repeats=SHUFFLES,
+            random_state=np.random.RandomState(seed),
+        ).importances_mean
     return found
 
 
 def _response(
-    encoded: Encoded, target: Float[np.ndarray, " trials"], names: Sequence[str], contents: Contents
+    forest: RandomForestRegressor,
+    encoded: Encoded,
+    target: Float[np.ndarray, " trials"],
+    names: Sequence[str],
+    contents: Contents,
 ) -> dict[str, Any]:
     """Mean prediction of the forest over one or two settings (partial dependence, Friedman 2001).
 
@@ -159,7 +171,6 @@ def _response(
     """
     columns = [encoded.names.index(name) for name in names]
     rows = encoded.in_force[:, columns].all(axis=1)
-    forest = _forest(contents.sweep.seed).fit(encoded.positions, target)
     found: Mapping[str, Any] = partial_dependence(
         forest,
         encoded.positions[rows],

@@ -46,10 +46,15 @@ MARKS = {"ahead": "▲", "level": "≈", "behind": "▼", "unknown": ""}
 
 def sections(report: Report) -> list[Section]:
     """The page in the order in which it is read; what a sweep does not have yet is left out."""
-    space = {name: Distribution(**found) for name, found in report["sweep"]["space"].items()}
+    space = {name: _distribution(found) for name, found in report["sweep"]["space"].items()}
     makers = (best, held_out, lambda r: matters(r, space), curves, lambda r: trial_paths(r, space), fronts)
     found = [section for maker in makers for section in maker(report)]
     return [*found, *trials(report), *failures(report), *compute(report), *making(report)]
+
+
+def _distribution(found: Record) -> Distribution:
+    choices = found["choices"]
+    return Distribution(**{**found, "choices": None if choices is None else tuple(choices)})
 
 
 def difference_cell(found: Record | None) -> Cell:
