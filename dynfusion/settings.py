@@ -86,7 +86,8 @@ def differences(settings: Settings, default: Settings | None = None) -> dict[str
 
     `None` in place of another default cannot be said in TOML and is left out.
     """
-    dumped, found = settings.model_dump(mode="json"), {}
+    dumped = settings.model_dump(mode="json")
+    found: dict[str, Any] = {}
     for field, info in type(settings).model_fields.items():
         value = getattr(settings, field)
         usual = getattr(default, field) if default is not None else info.get_default(call_default_factory=True)

@@ -33,6 +33,7 @@ from dynfusion.tuning.report.seeds import difference, estimate, final_records, t
 from dynfusion.tuning.report.wording import luck, summary
 from dynfusion.verbs.config_show import config_show
 from dynfusion.verbs.tune_show import tune_show
+from tests.browser import CHROMIUM, browse
 from tests.tuning.sweep_example import CHILD, NOTHING, SPACE, STRONG, TOTAL, TWO, write_example
 
 test_records.__test__ = False
@@ -327,3 +328,19 @@ def test_a_terminal_shows_the_best_trials_with_their_new_runs(report):
     assert "…" not in text
     assert np.isfinite(luck(report))
     assert content(report)["tiles"][0]["side"] == "ahead"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium binary found to open the page with")
+@pytest.mark.parametrize("width", [1200, 360])
+def test_a_person_sees_every_part_and_nothing_overflows(shown, report, tmp_path, width):
+    seen = browse(shown, tmp_path, width)
+    assert (seen["width"], seen["overflow"], seen["requests"]) == (width, 0, 0)
+    assert seen["closed"] == seen["wide"] == []
+    assert len(seen["plots"]) == 1 + 2 + 3 + 1 + 1
+    assert all(240 < plot <= width for plot in seen["plots"])
+    assert all(-1 <= left <= 1 for left in seen["headings"])
+    text = " ".join(seen["shown"].split())
+    for sentence in summary(report):
+        assert sentence in text
+    for name in (*SPACE, report["winner"], "stopped early", "Pareto" if report["front"] else "Paths through the space"):
+        assert name in text

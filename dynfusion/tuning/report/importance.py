@@ -30,7 +30,7 @@ from dynfusion.tuning.report.seeds import CONFIDENCE
 LEAST_TRIALS = 10
 FOLDS, REPEATS, SHUFFLES, TREES = 5, 4, 3, 40
 GRID = 10
-SLICES = 4
+SLICES = 3
 """Settings whose response is shown, from the most important on."""
 
 
@@ -68,7 +68,14 @@ def importance_record(contents: Contents) -> dict[str, Any]:
     `responses` are one-dimensional, `surface` is that of the first two; see `_response`.
     """
     trials, scores, budget = comparable(contents)
-    empty = {"settings": [], "r2": None, "trials": len(trials), "samples": budget, "responses": [], "surface": None}
+    empty: dict[str, Any] = {
+        "settings": [],
+        "r2": None,
+        "trials": len(trials),
+        "samples": budget,
+        "responses": [],
+        "surface": None,
+    }
     target = np.array(scores)
     encoded = encode(trials, contents.sweep.space, seed=contents.sweep.seed)
     if len(trials) < LEAST_TRIALS or not encoded.names or np.ptp(target) == 0:

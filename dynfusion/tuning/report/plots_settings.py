@@ -65,7 +65,7 @@ def surface(response: Record, space: Space, *, objective: str) -> str:
     grid, score = list(response["grid"]), np.array(response["score"])
     places = [[point[number] for point in response["points"]] for number in (0, 1)]
     if is_choice(space[names[0]]):
-        names.reverse(), grid.reverse(), places.reverse()
+        names, grid, places = names[::-1], grid[::-1], places[::-1]
         score = score.T
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")

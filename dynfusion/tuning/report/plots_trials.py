@@ -81,7 +81,7 @@ def paths(report: Report, space: Mapping[str, Any]) -> str:
             xs = [position(settings[n], space[n]) if n in settings else -0.14 for n in names]
             xs.append((scores[place] - low) / (high - low) if high > low else 0.5)
             strong = place in loud
-            look = {"color": SERIES[0] if strong else MUTED, "alpha": 0.9 if strong else 0.22}
+            look: dict[str, Any] = {"color": SERIES[0] if strong else MUTED, "alpha": 0.9 if strong else 0.22}
             axes.plot(xs, range(len(xs)), linewidth=1.8 if strong else 0.8, zorder=5 if strong else 2, **look)
         for row, name in enumerate([*names, first["name"]]):
             ends = (low, high) if row == len(names) else _ends(space[name])
@@ -143,7 +143,7 @@ def fresh_seeds(report: Report, objective: str) -> str:
             seeds = [seed[objective] for seed in record["seeds"]]
             axes.plot(seeds, [row + 0.22] * len(seeds), color=colour, marker="|", markersize=8, linestyle="none")
             if record["sweep"] is not None:
-                ring = {"markerfacecolor": "none", "markeredgecolor": MUTED, "markeredgewidth": 1.4}
+                ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": MUTED, "markeredgewidth": 1.4}
                 axes.plot([record["sweep"][objective]], [row], marker="o", markersize=8, **ring)
         axes.set_yticks(range(len(records)), [record["label"] for record in records])
         axes.set_ylim(len(records) - 0.4, -0.6)

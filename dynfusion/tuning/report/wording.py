@@ -169,7 +169,7 @@ def _matters(report: Report) -> list[str]:
         return []
     if found["r2"]["low"] is None or found["r2"]["low"] <= 0:
         return [
-            "Which settings matter cannot be said: settings predict the score of other trials no better than chance."
+            "Which settings matter cannot be said: they do not surely predict other trials better than chance does."
         ]
     sure = [record for record in found["settings"] if record["low"] is not None and record["low"] > 0]
     if not sure:
