@@ -281,7 +281,11 @@ def _chain(ours: str, records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _interval(found: Mapping[str, Any]) -> str:
-    return span(found["low"], found["high"], sign=True)
+    """The one over molecules; where only the one over training sets includes zero, that one, which decides."""
+    over_molecules = span(found["low"], found["high"], sign=True)
+    if not found["tie"] or found["fold_low"] is None or found["low"] <= 0 <= found["high"]:
+        return over_molecules
+    return f"{span(found['fold_low'], found['fold_high'], sign=True)} over training sets"
 
 
 def _pair(table: Mapping[str, Any], ours: str, other: str, column: str) -> str:
