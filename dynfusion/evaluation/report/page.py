@@ -16,7 +16,7 @@ from rich.table import Table
 
 from dynfusion.evaluation.protocol.cells import write_atomically
 from dynfusion.evaluation.report import sections_data, sections_inside, sections_losses, sections_tables
-from dynfusion.evaluation.report.blocks import Section, kind, signed, span
+from dynfusion.evaluation.report.blocks import Section, kind, signed
 from dynfusion.evaluation.report.selection import (
     ALL_PRESENT,
     absent_column,
@@ -27,7 +27,7 @@ from dynfusion.evaluation.report.selection import (
     main_table,
     scope_name,
 )
-from dynfusion.evaluation.report.wording import METRIC_NAMES, summary, verdict
+from dynfusion.evaluation.report.wording import METRIC_NAMES, decisive_interval, summary, verdict
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE
 
 REPORT_JSON = "report.json"
@@ -163,8 +163,7 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
         found = comparison(report, against, column, ours=ours, task=headline_scope(report))
         if found is not None and found["difference"] is not None:
             line = f"{ours} against {rival}, {METRIC_NAMES[table['metric']]}"
-            interval = span(found["low"], found["high"], sign=True)
-            tile = {"heading": heading, "rival": line, "side": verdict(found), "interval": interval}
+            tile = {"heading": heading, "rival": line, "side": verdict(found), "interval": decisive_interval(found)}
             tiles.append({**tile, "difference": signed(found["difference"])})
     return tiles
 
