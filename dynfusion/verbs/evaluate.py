@@ -11,7 +11,7 @@ from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray
 from dynfusion.edges.ray_insight import Insight, fit_rivals_on_ray, insight_on_ray
 from dynfusion.evaluation.insight.reconstruction import Rivals
-from dynfusion.evaluation.protocol.groups import GroupResult
+from dynfusion.evaluation.protocol.groups import GroupResult, in_plan_order
 from dynfusion.evaluation.protocol.jobs import TaskInputs, task_inputs
 from dynfusion.evaluation.protocol.outcome import TaskOutcome
 from dynfusion.evaluation.protocol.plan import Part, parts
@@ -159,7 +159,7 @@ def evaluate_task(name: str, uri: str | Path, common: Common) -> TaskOutcome:
         insight = insight_on_ray(
             common.models[0].model, task, common.fillers, settings=settings, workers=common.workers
         )
-    return _outcome(task, inputs, results, insight, common)
+    return _outcome(task, inputs, in_plan_order(results), insight, common)
 
 
 def _portions(task: TaskData, common: Common) -> list[list[EvaluatedModel]]:

@@ -120,7 +120,7 @@ def fit_seconds(probe: str, rows: int, width: int, outputs: int, *, settings: Ev
     if probe == "knn":
         return 6e-9 * rows * width
     rounds = settings.probe.rounds[-1] if probe == "boosting" else TREES
-    fixed, each = (4.6e-6, 2.6e-9) if probe == "boosting" else (2.3e-6, 2.6e-9)
+    fixed, each = (7.5e-6, 3.1e-9) if probe == "boosting" else (2.1e-5, 4.1e-9)
     return outputs * rounds * width * (fixed + each * rows)
 
 
@@ -143,7 +143,7 @@ def score_seconds(probe: str, train: int, test: int, width: int, outputs: int) -
     if probe == "linear":
         return 5e-9 * test * width
     if probe == "knn":
-        return test * train * (4e-11 * width + 1.5e-8)
+        return test * train * (4e-11 * width + 6e-8)
     return 2e-8 * test * width + 1e-5 * test * outputs
 
 
