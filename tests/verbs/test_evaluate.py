@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rdkit import Chem
 
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.encoders.embedded_data import load
@@ -36,8 +37,10 @@ SMALL = (
     *("evaluation.hiding.training_rates=[0.5]", "evaluation.probe.inverse_penalties=[0.01,0.1]"),
     *("evaluation.probe.rounds=[3]", "evaluation.probe.neighbours=[5]"),
 )
-LEAKED = ("c1ccccc1CCO", "OCCc1ccccc1")
+IN_POOL = ("c1ccccc1CCO", "OCCc1ccccc1")
 """One molecule in two spellings: the first in the pool, the second among the test molecules."""
+IN_TRAIN = ("N[C@@H](C)C(=O)O", "N[C@H](C)C(=O)O")
+"""Two stereoisomers: the first among the training molecules, the second among the test molecules."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     smiles = [*load().tasks["freesolv"].smiles[: POOL + TASK]]
-    smiles[0], smiles[-1] = LEAKED
+    smiles[0], smiles[-1] = IN_POOL
+    smiles[POOL], smiles[-2] = IN_TRAIN
     draw = np.random.default_rng(0)
     factors = draw.normal(size=(len(smiles), 5))
     values = {
@@ -164,13 +168,26 @@ def test_runs_of_two_seeds_are_one_line_and_the_ablation_is_another(standard: Pa
     assert line["cells"]["all present"]["value"] == pytest.approx(seeds.mean())
 
 
-def test_a_test_molecule_that_was_in_the_pool_is_found_in_another_spelling(standard: Path) -> None:
+def test_planted_leaks_are_found(world: World, standard: Path) -> None:
     report = json.loads((standard / "report.json").read_text())
-    given = next(one for one in report["tasks"][0]["leaks"] if one["fold"] == "given")
-    assert given["in_pool"] == 1
+    given, *folds = report["tasks"][0]["leaks"]
+    assert given["fold"] == "given"
     assert given["test"] == TASK - 120
+    assert given["molecule_in_pool"] == 1
+    table = pq.read_table(world.task.parent / "table.parquet").to_pandas()
+    flat = table["smiles"].map(lambda text: Chem.MolToSmiles(Chem.MolFromSmiles(text), isomericSmiles=False))
+    train, test = flat[table.split == "train"], flat[table.split == "test"]
+    assert given["molecule_in_train"] == test.isin(set(train)).sum() >= 1
+    assert [fold["molecule_in_train"] for fold in folds] == [0, 0], "scaffold groups keep stereoisomers together"
+    pool = {Chem.MolToSmiles(Chem.MolFromSmiles(text), isomericSmiles=False) for text in _smiles(world.pool)}
+    assert sum(fold["molecule_in_pool"] for fold in folds) == flat.isin(pool).sum()
 
 
+def _smiles(pack: Path) -> list[str]:
+    return pq.read_table(pack.parent / "table.parquet")["smiles"].to_pylist()
+
+
+@pytest.mark.slow
 def test_everything_on_every_fold(world: World, two_workers: None, tmp_path: Path) -> None:
     report = json.loads(evaluated(world, tmp_path, "evaluation.extent=full")["report.json"])
     cells = pq.read_table(tmp_path / "cells.parquet").to_pandas()
