@@ -3,8 +3,8 @@
     parts of the plan --jobs by shape--> seconds of one reference core --speed of this machine--> / workers
 
 Every formula below is a count of what a job does times the seconds one such thing took on one core of an AMD EPYC
-(Zen 5); `machine_speed` measures how this machine compares, once for dense algebra and once for trees. An estimate: it
-is within a third on machines of that kind (`python -m tests.bench.bench_plan`), further off where cores share much.
+(Zen 5); `machine_speed` measures how this machine compares, once for dense algebra and once for trees. An
+estimate: `python -m tests.bench.bench_plan` sets it beside what an evaluation takes.
 """
 
 import time
