@@ -33,6 +33,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Look at settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+plan_app = typer.Typer(help="Say what something will cost.", no_args_is_help=True)
+app.add_typer(plan_app, name="plan")
 data_app = typer.Typer(help="Get public data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
@@ -266,21 +268,10 @@ def evaluate(
     overrides: Overrides = None,
 ) -> None:
     """Measure models under every pattern of missing modalities, beside their rivals, and write the report."""
-    extent = [f"evaluation.extent={'full' if full else 'quick'}"] if quick or full else []
-    columns = importlib.import_module("dynfusion.verbs.labelled_table").TableColumns(
-        smiles=smiles_column, id=id_column, split=split_column, labels=tuple(_names(labels))
-    )
-    _call(
-        "evaluate",
-        model,
-        tasks=tasks,
-        out=out,
-        ablations=ablation or [],
-        columns=columns,
-        workers=workers,
-        overrides=[*extent, *(overrides or [])],
-        debug=DEBUG.get(),
-    )
+    columns = _table_columns(labels, smiles_column, id_column, split_column)
+    overrides = [*_extent(quick, full), *(overrides or [])]
+    told = {"tasks": tasks, "ablations": ablation or [], "columns": columns, "workers": workers, "overrides": overrides}
+    _call("evaluate", model, out=out, **told, debug=DEBUG.get())
 
 
 @app.command(
@@ -356,6 +347,22 @@ def report(
 def config_show(run: Annotated[Path, typer.Argument(help="Run file (TOML).")], overrides: Overrides = None) -> None:
     """Print the full tree of a run's settings with the defaults filled in, as TOML."""
     _call("config_show", run, overrides or [])
+
+
+@plan_app.command(
+    "evaluate",
+    epilog="Example: dynfusion plan evaluate --model runs/demo/model --tasks bbbp=packed/bbbp",
+    context_settings={"ignore_unknown_options": True},
+)
+def plan_evaluate(
+    arguments: Annotated[list[str], typer.Argument(metavar="ARGUMENT...", help="As of evaluate.")],
+) -> None:
+    """Say how long an evaluation takes on this machine; nothing is fitted. Takes the arguments of `evaluate`."""
+    given = _parse("evaluate", arguments)
+    columns = _table_columns(*(given[name] for name in ("labels", "smiles_column", "id_column", "split_column")))
+    overrides = [*_extent(given["quick"], given["full"]), *(given["overrides"] or [])]
+    told = {"tasks": given["tasks"], "ablations": given["ablation"], "columns": columns, "workers": given["workers"]}
+    _call("plan_evaluate", given["model"], **told, overrides=overrides)
 
 
 @data_app.command("fetch", epilog="Example: dynfusion data fetch moleculenet --out sets --tasks bace,sider")
@@ -435,6 +442,17 @@ def _parse(verb: str, arguments: Sequence[str]) -> dict[str, Any]:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     return group.commands[verb].make_context(f"dynfusion {verb}", [*arguments]).params
+
+
+def _extent(quick: bool, full: bool) -> list[str]:
+    """What `evaluate --quick` or `--full` sets."""
+    return [f"evaluation.extent={'full' if full else 'quick'}"] if quick or full else []
+
+
+def _table_columns(labels: str | None, smiles: str, identifier: str | None, split: str | None) -> Any:
+    """How the columns of a labelled table are called."""
+    table = importlib.import_module("dynfusion.verbs.labelled_table")
+    return table.TableColumns(smiles=smiles, id=identifier, split=split, labels=tuple(_names(labels)))
 
 
 def _names(text: str | None) -> list[str]:

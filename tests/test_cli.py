@@ -22,6 +22,7 @@ VERBS = [
     "report",
     "config show",
     "data fetch",
+    "plan evaluate",
 ]
 DEMO = Path(__file__).parents[1] / "jobs" / "runs" / "demo.toml"
 

@@ -24,6 +24,13 @@ Advance = Callable[[int, int], None]
 console = Console(highlight=False, soft_wrap=True)
 
 
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`: as exact as an estimate is."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def progress(title: str, *, lines: bool = True) -> Iterator[Advance]:
     """A function (done, total) to call as often as wanted.

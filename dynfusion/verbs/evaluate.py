@@ -11,7 +11,7 @@ from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray
 from dynfusion.edges.ray_insight import Insight, fit_rivals_on_ray, insight_on_ray
 from dynfusion.evaluation.insight.reconstruction import Rivals
-from dynfusion.evaluation.protocol.groups import GroupResult
+from dynfusion.evaluation.protocol.groups import GroupResult, in_plan_order
 from dynfusion.evaluation.protocol.jobs import TaskInputs, task_inputs
 from dynfusion.evaluation.protocol.outcome import TaskOutcome
 from dynfusion.evaluation.protocol.plan import Part, parts
@@ -28,21 +28,16 @@ from dynfusion.evaluation.representations.table import rivals
 from dynfusion.evaluation.representations.units import standardised
 from dynfusion.evaluation.tasks.leaks import leaks
 from dynfusion.evaluation.tasks.task import SPLITS, TaskData
-from dynfusion.settings import Settings, build, parse_overrides
 from dynfusion.store.dataset import Dataset
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.evaluated_models import EvaluatedModel, open_models, open_pool, parse_models, pool_keys
 from dynfusion.verbs.evaluated_tasks import describe, read_structured, shares_known
+from dynfusion.verbs.evaluation_settings import read_settings
 from dynfusion.verbs.labelled_table import TableColumns, is_table, pack_table, parse_tasks
+from dynfusion.verbs.plan_evaluate import expectation
 
 EMBEDDING_BYTES = 2 * 2**30
 """Of one task's molecules, in every combination of visible modalities, that are held at once."""
-
-
-class _Overrides(Settings):
-    """The part of a run's tree that an evaluation reads, so that its settings have the same names everywhere."""
-
-    evaluation: EvaluationSettings = EvaluationSettings()
 
 
 @dataclass(frozen=True)
@@ -56,11 +51,6 @@ class Common:
     settings: EvaluationSettings
     out: Path
     workers: int | None
-
-
-def read_settings(overrides: Iterable[str]) -> EvaluationSettings:
-    """The settings of an evaluation from a command line's `evaluation.name=value`. Raises ValueError for others."""
-    return build(_Overrides, parse_overrides(overrides)).evaluation
 
 
 def evaluate(
@@ -85,6 +75,8 @@ def evaluate(
     settings = read_settings(overrides)
     folders, removed, named = parse_models(models), parse_models(ablations), parse_tasks(tasks)
     opened = open_models(folders, removed)
+    found = expectation(opened, named, columns or TableColumns(), settings, workers)
+    console.print(f"evaluate: {found.sentence()}")
     encoders = opened[0].model.modalities
     packed = {
         name: pack_table(name, Path(uri), encoders=encoders, out=Path(out), columns=columns or TableColumns())
@@ -167,7 +159,7 @@ def evaluate_task(name: str, uri: str | Path, common: Common) -> TaskOutcome:
         insight = insight_on_ray(
             common.models[0].model, task, common.fillers, settings=settings, workers=common.workers
         )
-    return _outcome(task, inputs, results, insight, common)
+    return _outcome(task, inputs, in_plan_order(results), insight, common)
 
 
 def _portions(task: TaskData, common: Common) -> list[list[EvaluatedModel]]:

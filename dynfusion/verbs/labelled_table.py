@@ -78,14 +78,12 @@ def pack_table(
             f"{', '.join(ENCODERS)}; pack the task's own embeddings instead"
         )
     columns = columns or TableColumns()
-    table = _read(path, columns)
-    labels = _labels(name, path, table, columns)
+    table, labels, split = read_labelled(name, path, columns)
     console.print(f"task {name}: labels {', '.join(labels)}")
     molecules = _molecules(path, table, columns)
     folder = out / "tasks" / name
     modalities = embed_with_all(name, molecules, encoders, out=folder / "embeddings")
     _say_unreadable(name, molecules, read_folder(next(iter(modalities.values()))).groups)
-    split = columns.split or _if_there("split", table)
     kept = [*labels, *([split] if split else [])]
     arrays = {"id": pa.array(molecules.ids), "smiles": pa.array(molecules.smiles)}
     pq.write_table(pa.table(arrays | {column: table[column] for column in kept}), folder / "table.parquet")
@@ -94,6 +92,12 @@ def pack_table(
         out=folder / "packed",
     )
     return str(folder / "packed")
+
+
+def read_labelled(name: str, path: Path, columns: TableColumns) -> tuple[pa.Table, list[str], str | None]:
+    """A labelled table as it lies, its label columns and its split column. Raises ValueError as `pack_table` does."""
+    table = _read(path, columns)
+    return table, _labels(name, path, table, columns), columns.split or _if_there("split", table)
 
 
 def _read(path: Path, columns: TableColumns) -> pa.Table:

@@ -21,7 +21,7 @@ from dynfusion.edges.ray_jobs import (
 from dynfusion.edges.ray_jobs import submit as submit_job
 from dynfusion.run_settings import read_run
 from dynfusion.settings import parse_overrides, read_toml
-from dynfusion.verbs.evaluate import read_settings
+from dynfusion.verbs.evaluation_settings import read_settings
 
 SUCCEEDED, FAILED, WRONG_USE, STOPPED, NO_CLUSTER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 

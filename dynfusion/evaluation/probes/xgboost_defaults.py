@@ -16,6 +16,9 @@ from jaxtyping import Float
 from dynfusion.evaluation.probes.prior import prior
 from dynfusion.evaluation.probes.settings import Labelled, ProbeSettings, ProbeTask
 
+TREES = 100
+"""XGBoost's default number."""
+
 
 @dataclass(frozen=True)
 class XGBoostHead:

@@ -5,6 +5,7 @@ that share a head form a group; a group is the unit of work, and of what a kille
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -72,6 +73,19 @@ class GroupResult:
     """Share of the test molecules' present cells that were really hidden, per pattern."""
     chosen: dict[str, dict[str, float]]
     """Hyper-parameters of the probe, by member of the representation."""
+
+
+def in_plan_order(results: Iterable[GroupResult]) -> list[GroupResult]:
+    """Results of several portions of one plan, each in the plan's order and the first with every line, as of one."""
+    found = list(results)
+    lines = dict.fromkeys(_line(result.group) for result in found)
+    places = {line: place for place, line in enumerate(lines)}
+    return sorted(found, key=lambda result: places[_line(result.group)])
+
+
+def _line(group: CellGroup) -> tuple[str, str, str, float | None]:
+    """What a plan goes through before it goes through contestants."""
+    return group.section, group.probe, group.fitting, group.fit.rate
 
 
 def key_of(*parts: object) -> str:

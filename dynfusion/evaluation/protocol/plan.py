@@ -108,7 +108,7 @@ def _refitted(
         for chosen in subsets(modalities)[1:]:
             if one.covers(chosen):
                 pattern = Pattern("subset", chosen)
-                yield Part(section, given, one, LINEAR, "refitted", pattern, (pattern,))
+                yield Part(section, given, one.showing(chosen), LINEAR, "refitted", pattern, (pattern,))
 
 
 def _hiding(

@@ -34,6 +34,8 @@ from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RI
 TITLE = "Evaluation under missing modalities"
 TIMINGS = frozenset({"seconds", "step_seconds", "rows_per_second", "wait_share", "memory_bytes"})
 FINGERPRINT_BITS = 2048
+PARTS_OF_A_RUN = ("model", "loss", "masking", "train", "engine")
+"""Of its settings, those that say how it was trained; the others say where and on what."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def build_report(
     outcomes = [replace(one, results=over_seeds(one.results, seed=how.seed)) for one in every_run]
     curves = build_curves(outcomes, modalities)
     hidden, trained = hiding_points(outcomes), training_points(outcomes)
-    run = provenance.models[0].training.get("settings", {}) if provenance.models else {}
+    told = provenance.models[0].training.get("settings", {}) if provenance.models else {}
+    run = {part: told[part] for part in PARTS_OF_A_RUN if part in told}
     return {
         "title": TITLE,
         "settings": {"evaluation": settings.model_dump(mode="json"), "run": run},

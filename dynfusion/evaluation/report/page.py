@@ -23,9 +23,9 @@ from dynfusion.evaluation.report.selection import (
     main_table,
     scope_name,
 )
-from dynfusion.evaluation.report.wording import METRIC_NAMES, summary, verdict
+from dynfusion.evaluation.report.wording import METRIC_NAMES, decisive_interval, summary, verdict
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE
-from dynfusion.page.blocks import Section, signed, span
+from dynfusion.page.blocks import Section, signed
 from dynfusion.page.render import rendered, strict_json
 
 REPORT_JSON = "report.json"
@@ -150,7 +150,6 @@ def _tiles(report: Mapping[str, Any]) -> list[dict[str, str]]:
         found = comparison(report, against, column, ours=ours, task=headline_scope(report))
         if found is not None and found["difference"] is not None:
             line = f"{ours} against {rival}, {METRIC_NAMES[table['metric']]}"
-            interval = span(found["low"], found["high"], sign=True)
-            tile = {"heading": heading, "rival": line, "side": verdict(found), "interval": interval}
+            tile = {"heading": heading, "rival": line, "side": verdict(found), "interval": decisive_interval(found)}
             tiles.append({**tile, "difference": signed(found["difference"])})
     return tiles

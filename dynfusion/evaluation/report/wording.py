@@ -151,6 +151,14 @@ def verdict(found: Mapping[str, Any]) -> str:
     return "level" if found["tie"] else "ahead" if found["difference"] > 0 else "behind"
 
 
+def decisive_interval(found: Mapping[str, Any]) -> str:
+    """The one over molecules; where only the one over training sets includes zero, that one, which decides."""
+    over_molecules = span(found["low"], found["high"], sign=True)
+    if not found["tie"] or found["fold_low"] is None or found["low"] <= 0 <= found["high"]:
+        return over_molecules
+    return f"{span(found['fold_low'], found['fold_high'], sign=True)} over training sets"
+
+
 def named(name: str) -> str:
     """A representation in a sentence."""
     return NAMES.get(name, name)
@@ -241,7 +249,7 @@ def _one_modality(report: Mapping[str, Any], table: Mapping[str, Any], ours: str
     record = comparison(report, best, ALL_PRESENT, ours=ours, task=task)
     if record is not None and record["difference"] is not None:
         text += f". Computing all {len(singles)} and fusing them is worth {signed(record['difference'])} "
-        text += f"({_interval(record)}){', not told from nothing' if record['tie'] else ''}"
+        text += f"({decisive_interval(record)}){', not told from nothing' if record['tie'] else ''}"
     return [f"{text}.", *_most_valuable(report, ours, task)]
 
 
@@ -261,10 +269,10 @@ def _difference(found: Mapping[str, Any], ours: str, metric: str) -> str:
         return f"{ours} cannot be compared with {named(found['against'])}"
     side, other = verdict(found), named(found["against"])
     if side == "level":
-        return f"{ours} is level with {other} (difference {signed(found['difference'])}, {_interval(found)})"
+        return f"{ours} is level with {other} (difference {signed(found['difference'])}, {decisive_interval(found)})"
     verb = "beats" if side == "ahead" else "loses to"
     size = number(abs(found["difference"]))
-    return f"{ours} {verb} {other} by {size} {METRIC_NAMES[metric]} ({_interval(found)})"
+    return f"{ours} {verb} {other} by {size} {METRIC_NAMES[metric]} ({decisive_interval(found)})"
 
 
 def _chain(ours: str, records: Sequence[Mapping[str, Any]]) -> str:
@@ -278,10 +286,6 @@ def _chain(ours: str, records: Sequence[Mapping[str, Any]]) -> str:
             names = [f"{named(r['against'])} ({signed(r['difference'])})" for r in of_side]
             parts.append(f"{verb} {listed(names)}")
     return f"{ours} {listed(parts)}" if parts else f"{ours} cannot be compared"
-
-
-def _interval(found: Mapping[str, Any]) -> str:
-    return span(found["low"], found["high"], sign=True)
 
 
 def _pair(table: Mapping[str, Any], ours: str, other: str, column: str) -> str:

@@ -14,7 +14,7 @@ write a class here and give it a line in table.py.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -77,6 +77,10 @@ class Contestant:
     def covers(self, visible: tuple[str, ...]) -> bool:
         """Whether some member is scored when only these may be visible."""
         return any(member.covers(visible) for member in self.members)
+
+    def showing(self, visible: tuple[str, ...]) -> "Contestant":
+        """The same without the members that are not scored when only these may be visible: they cannot be fitted."""
+        return replace(self, members=tuple(member for member in self.members if member.covers(visible)))
 
     def fingerprint(self) -> str:
         """Changes with every number that does not come from the task."""

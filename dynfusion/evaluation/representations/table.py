@@ -2,6 +2,9 @@
 
 from itertools import combinations
 
+import numpy as np
+from jaxtyping import Float
+
 from dynfusion.evaluation.representations.axes import principal_axes, random_axes
 from dynfusion.evaluation.representations.features import (
     LATE_FUSION,
@@ -19,17 +22,28 @@ from dynfusion.evaluation.representations.imputers import Imputers, Pool
 
 def rivals(imputers: Imputers, pool: Pool, *, dim: int, structures: bool) -> list[Contestant]:
     """What a fusion model of width `dim` is compared with; ECFP where the molecules' structures are known."""
-    modalities = imputers.modalities
+    principal, random = principal_axes(pool, dim), random_axes(sum(imputers.dims.values()), dim)
+    return lines(imputers, principal, random, structures=structures)
+
+
+def lines(
+    imputers: Imputers,
+    principal: Float[np.ndarray, "inputs _"],
+    random: Float[np.ndarray, "inputs dim"],
+    *,
+    structures: bool,
+) -> list[Contestant]:
+    """The same from its fitted parts."""
+    modalities, dim = imputers.modalities, random.shape[1]
     singles = tuple(Single(name) for name in modalities)
-    width = sum(imputers.dims.values())
     pairs = [Joined(chosen) for size in range(2, len(modalities)) for chosen in combinations(modalities, size)]
     alone: list[Representation] = [
         *singles,
         *pairs,
         MeanImputed(),
         RidgeImputed(imputers),
-        Projected(f"pca-{dim}", principal_axes(pool, dim)),
-        Projected(f"random-{dim}", random_axes(width, dim)),
+        Projected(f"pca-{dim}", principal),
+        Projected(f"random-{dim}", random),
         *([Fingerprint()] if structures else []),
     ]
     return [*(Contestant(one.name, (one,)) for one in alone), Contestant(LATE_FUSION, singles)]

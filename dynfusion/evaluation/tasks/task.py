@@ -80,8 +80,8 @@ def read_task(name: str, dataset: Dataset) -> TaskData:
         spec.name: _rows_with_dropped([part.values[spec.name] for part in parts], dropped)[order] for spec in specs
     }
     present = np.concatenate([*(part.present for part in parts), np.zeros((dropped, len(specs)), dtype=bool)])[order]
-    labels, kind, class_names = _labels(name, table, manifest.label_columns)
-    split, split_name = _split(name, table, manifest.split_column, ids)
+    labels, kind, class_names = label_array(name, table, manifest.label_columns)
+    split, split_name = split_array(name, table, manifest.split_column, ids)
     return TaskData(
         name=name,
         ids=ids[order],
@@ -103,7 +103,11 @@ def _rows_with_dropped(parts: list[np.ndarray], dropped: int) -> np.ndarray:
     return np.concatenate([*parts, np.zeros((dropped, dim), dtype=np.float16)]).astype(np.float32)
 
 
-def _labels(name: str, table: pa.Table, columns: tuple[str, ...]) -> tuple[np.ndarray, Kind, tuple[str, ...]]:
+def label_array(name: str, table: pa.Table, columns: tuple[str, ...]) -> tuple[np.ndarray, Kind, tuple[str, ...]]:
+    """Labels float64 [rows, columns] with NaN where missing, what kind they are, and the names of classes.
+
+    Raises ValueError when a label is infinite, all are missing, or several columns hold classes.
+    """
     found = [_label_column(table[column].to_pylist()) for column in columns]
     labels = np.stack([numbers for numbers, _ in found], axis=1)
     if np.isinf(labels).any():
@@ -130,7 +134,11 @@ def _label_column(entries: list[Any]) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.array([np.nan if entry is None else number[entry] for entry in entries], dtype=np.float64), names
 
 
-def _split(name: str, table: pa.Table, column: str | None, ids: np.ndarray) -> tuple[np.ndarray, str]:
+def split_array(name: str, table: pa.Table, column: str | None, ids: np.ndarray) -> tuple[np.ndarray, str]:
+    """[rows] "train", "valid", "test" or empty, and what the split is called: "given", or "hashed" without a column.
+
+    Raises ValueError for anything else in the column, and when no row is for training or for testing.
+    """
     if column is None:
         draws = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 for text in ids.tolist()]
         return np.where(np.array(draws) < HASHED_TEST_SHARE, "test", "train"), "hashed"
