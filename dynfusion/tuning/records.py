@@ -25,6 +25,7 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Value = bool | int | float | str
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
+Kind = Literal["uniform", "loguniform", "randint", "choice"]
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 """`stopped`: by the scheduler, before its end; `failed`: of itself."""
 
@@ -34,7 +35,7 @@ class Distribution:
     """Where a setting's values are drawn from."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    kind: Literal["uniform", "loguniform", "randint", "choice"]
+    kind: Kind
     low: int | float | None = None
     high: int | float | None = None
     step: int | float | None = None
