@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from dynfusion.evaluation.representations.pool import read_pool
-from dynfusion.evaluation.tasks.task import _split, read_task
+from dynfusion.evaluation.tasks.task import read_task, split_array
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs, PackSettings
@@ -128,4 +128,4 @@ def test_a_pool_is_the_packs_training_rows_with_the_hold_out_behind_them(sources
 
 def test_a_row_without_a_split_is_of_no_part():
     table = pa.table({"s": ["train", "test", None]})
-    assert _split("t", table, "s", np.array(["a", "b", "c"]))[0].tolist() == ["train", "test", ""]
+    assert split_array("t", table, "s", np.array(["a", "b", "c"]))[0].tolist() == ["train", "test", ""]
