@@ -19,7 +19,6 @@ from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.report.assembly import ModelRecord, Provenance, build_report
 from dynfusion.evaluation.report.cells_table import cells_table
 from dynfusion.evaluation.report.page import read_report, terminal_table, write_report
-from dynfusion.evaluation.report.versions import versions
 from dynfusion.evaluation.report.wording import summary
 from dynfusion.evaluation.representations.features import FINGERPRINT, FUSED, PROJECTION_MEAN, Contestant
 from dynfusion.evaluation.representations.fused import embed_task, matched, mean_projection
@@ -28,6 +27,7 @@ from dynfusion.evaluation.representations.table import rivals
 from dynfusion.evaluation.representations.units import standardised
 from dynfusion.evaluation.tasks.leaks import leaks
 from dynfusion.evaluation.tasks.task import SPLITS, TaskData
+from dynfusion.evaluation.versions import versions
 from dynfusion.store.dataset import Dataset
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.evaluated_models import EvaluatedModel, open_models, open_pool, parse_models, pool_keys

@@ -8,6 +8,7 @@ from dynfusion.evaluation.hiding.masks import Shown
 from dynfusion.evaluation.hiding.patterns import Pattern, subsets
 from dynfusion.evaluation.probes.prior import prior
 from dynfusion.evaluation.probes.probe import available_probes
+from dynfusion.evaluation.protocol import jobs as jobs_module
 from dynfusion.evaluation.protocol.cells import read_choice, read_result, write_choice, write_result
 from dynfusion.evaluation.protocol.jobs import Keys, choice_jobs, group_jobs
 from dynfusion.evaluation.protocol.plan import Part
@@ -227,11 +228,33 @@ def test_the_keys_follow_data_settings_and_model(model, alpha, alpha_plan):
     assert not set(keys(louder, alpha_plan)) & set(before)
     more = {"statistics": {"resamples": 2000}}
     assert not set(keys(alpha, alpha_plan, **more)) & set(before)
+    turned = replace(
+        alpha.given,
+        split=np.where(
+            alpha.given.split == "test", "train", np.where(alpha.given.split == "train", "test", alpha.given.split)
+        ),
+    )
+    assert not set(keys(replace(alpha, given=turned, folds=(turned,)), alpha_plan)) & set(before), (
+        "same name, other rows"
+    )
     other = plan(LatentModel(rows=800), task("alpha"))
     after = dict(zip([part.contestant.name for part in other], keys(alpha, other), strict=True))
     same = {part.contestant.name for part, key in zip(alpha_plan, before, strict=True) if key in after.values()}
     pairs = ("morgan+descriptors", "morgan+selfies", "descriptors+selfies")
     assert same == {*MODALITIES, *pairs, "concat-mean", "random-6", "late-fusion"}
+
+
+def test_the_keys_follow_what_was_chosen_and_the_versions(alpha, alpha_plan, monkeypatch):
+    def keys(chosen):
+        made = Keys(alpha, settings())
+        jobs = {job.choice.key: chosen for job in choice_jobs(alpha, alpha_plan, made)}
+        return {job.group.key for job in group_jobs(alpha, alpha_plan, jobs, made)}
+
+    before = keys({"inverse_penalty": 0.01})
+    assert keys({"inverse_penalty": 0.01}) == before
+    assert not keys({"inverse_penalty": 0.1}) & before
+    monkeypatch.setattr(jobs_module, "versions", lambda: {"scikit-learn": "another"})
+    assert not keys({"inverse_penalty": 0.01}) & before
 
 
 def test_modalities_are_matched_by_name_and_width(model):

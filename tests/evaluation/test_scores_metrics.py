@@ -183,3 +183,20 @@ def test_the_interval_of_a_mean_is_near_the_normal_one():
 def test_undefined_resamples_are_left_out_of_an_interval():
     assert interval(np.array([0.5, np.nan, 0.2, 0.4]), confidence=0.9) == pytest.approx((0.21, 0.39))
     assert np.isnan(interval(np.array([0.5, np.nan]), confidence=0.9)).all()
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "pr_auc"])
+def test_where_labels_have_gaps_every_resample_draws_the_molecules_that_it_says(metric):
+    """Against scikit-learn on the drawn molecules written out, label by label."""
+    draws = np.random.default_rng(3)
+    labels = (draws.random((120, 3)) < 0.4).astype(float)
+    labels[draws.random(labels.shape) < 0.3] = np.nan
+    scores = draws.random(labels.shape) + np.nan_to_num(labels)
+    counts = resample_counts("gaps", 120, settings=SETTINGS)
+    found = metric_resamples(metric, scores, labels, counts)
+    score = {"roc_auc": roc_auc_score, "pr_auc": average_precision_score}[metric]
+    for resample in (0, 1, 17, 400, 1000):
+        rows = np.repeat(np.arange(120), counts[:, resample])
+        known = [rows[~np.isnan(labels[rows, label])] for label in range(3)]
+        expected = [score(labels[here, label], scores[here, label]) for label, here in enumerate(known)]
+        assert found[resample] == pytest.approx(np.mean(expected), abs=1e-12)

@@ -14,6 +14,7 @@ from dynfusion.evaluation.representations.features import Contestant, Representa
 from dynfusion.evaluation.scores.resampling import resample_counts
 from dynfusion.evaluation.tasks.splits import Fold, folds
 from dynfusion.evaluation.tasks.task import TaskData
+from dynfusion.evaluation.versions import versions
 from dynfusion.settings import fingerprint
 
 
@@ -83,7 +84,7 @@ class Keys:
     """Fingerprints of everything that groups follow from, each computed once."""
 
     def __init__(self, inputs: TaskInputs, settings: EvaluationSettings) -> None:
-        self.shared = (inputs.task.fingerprint(), fingerprint(settings.probe))
+        self.shared = (inputs.task.fingerprint(), fingerprint(settings.probe), versions())
         self.statistics = fingerprint(settings.statistics)
         self.seen: dict[int, str] = {}
 

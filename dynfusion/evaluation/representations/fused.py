@@ -16,6 +16,7 @@ from dynfusion.evaluation.hiding.masks import Shown, donors
 from dynfusion.evaluation.hiding.patterns import subsets
 from dynfusion.evaluation.representations.features import Features
 from dynfusion.evaluation.tasks.task import TaskData
+from dynfusion.evaluation.threads import one_thread
 
 
 @runtime_checkable
@@ -126,9 +127,10 @@ def mean_projection(model: ProjectingModel) -> Encode:
 def embed_rows(
     encode: Encode, task: TaskData, rows: np.ndarray, *, visible: Bool[np.ndarray, "rows modalities"]
 ) -> Float[np.ndarray, "rows dim"]:
-    """float32 embeddings of the rows; those with nothing visible are zero."""
+    """float32 embeddings of the rows, the same on any number of cores; those with nothing visible are zero."""
     usable = np.asarray(visible.any(axis=1))
-    shown = encode(*visible_inputs(task, rows[usable], visible[usable]))
+    with one_thread():
+        shown = encode(*visible_inputs(task, rows[usable], visible[usable]))
     embedding = np.zeros((len(rows), shown.shape[1]), dtype=np.float32)
     embedding[usable] = shown
     return embedding

@@ -1,4 +1,4 @@
-"""What the numbers of a report depend on beside data and settings."""
+"""What the numbers of an evaluation depend on beside data and settings."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from threadpoolctl import threadpool_info
 
-PACKAGES = ("dynfusion", "numpy", "scipy", "scikit-learn", "torch", "ray")
+PACKAGES = ("dynfusion", "numpy", "scipy", "scikit-learn", "torch", "ray", "rdkit", "xgboost")
 
 
 def versions() -> dict[str, str]:
