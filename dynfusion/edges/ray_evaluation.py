@@ -38,7 +38,7 @@ def evaluate_on_ray(
 ) -> list[GroupResult]:
     """Results of every group of one task's plan in its order; what was finished before is read from `out/cells`.
 
-    `workers` of its CPUs are used, or all. The caller has initialised Ray. Raises ValueError as `run_group` does.
+    `workers` of its CPUs are used, or all. The caller has initialised Ray.
     """
     keys = Keys(inputs, settings)
     chosen = _choices(choice_jobs(inputs, plan, keys), inputs, out / "cells", settings, workers)

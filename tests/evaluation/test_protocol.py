@@ -309,3 +309,21 @@ def test_an_oracle_scores_one_and_a_constant_and_a_shuffled_oracle_guess(model, 
         assert low <= expected <= high
         if name != "shuffled":
             assert result.resampled["roc_auc"][0, 0] == expected
+
+
+def test_a_modality_that_hardly_any_training_row_shows_says_nothing_and_ends_nothing(model):
+    data = task("alpha")
+    rare = np.flatnonzero(data.split == "train")[1:]
+    present = data.present.copy()
+    present[rare, MODALITIES.index("selfies")] = False
+    values = {**data.values, "selfies": np.where(present[:, [MODALITIES.index("selfies")]], data.values["selfies"], 0)}
+    data = replace(data, present=present, values=values)
+    found = {result.group.representation: result for result in run(plan(model, data), inputs(model, data))}
+    alone, together = found["selfies"], found["late-fusion"]
+    assert set(alone.unscored) == {len(data.rows("test"))}
+    assert (alone.resampled["roc_auc"][:, 0] == 0.5).all()
+    whole = [pattern.visible for pattern in together.group.patterns].index(MODALITIES)
+    shown = data.present[data.rows("test")]
+    only_selfies = shown[:, MODALITIES.index("selfies")] & (shown.sum(axis=1) == 1)
+    assert together.unscored[whole] == (only_selfies | ~shown.any(axis=1)).sum()
+    assert together.resampled["roc_auc"][whole, 0] > 0.6

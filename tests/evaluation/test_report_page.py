@@ -120,12 +120,13 @@ def test_several_models_and_regression_have_their_lines(tmp_path):
     for task in report["tasks"]:
         task["kind"] = "regression"
     write_report(tmp_path, report)
-    assert "fused (a) is level with ridge-imputed concatenation" in summary(report)[0]
+    assert "fused (a) is not told apart from ridge-imputed concatenation" in summary(report)[0]
     assert "R²" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("difference", "tie", "word"), [(0.02, False, "beats"), (-0.02, False, "loses to"), (0.02, True, "is level with")]
+    ("difference", "tie", "word"),
+    [(0.02, False, "beats"), (-0.02, False, "loses to"), (0.02, True, "is not told apart from")],
 )
 def test_the_headline_says_win_loss_and_tie(content, difference, tie, word):
     report = deepcopy(content)
@@ -135,7 +136,7 @@ def test_the_headline_says_win_loss_and_tie(content, difference, tie, word):
     assert sentence.startswith(
         f"When modalities are missing (mean over 6 tasks), fused {word} ridge-imputed concatenation"
     )
-    assert {"beats": "by 0.020", "loses to": "by 0.020", "is level with": "+0.020"}[word] in sentence
+    assert {"beats": "by 0.020", "loses to": "by 0.020", "is not told apart from": "+0.020"}[word] in sentence
 
 
 def test_the_headline_names_the_rival_that_is_strongest_when_modalities_are_missing(content):

@@ -89,8 +89,8 @@ class LinearProbe:
         def curve(fit: Labelled, check: np.ndarray) -> Iterator[np.ndarray]:
             return (outputs.predict(check) for outputs in _fits(fit, grid, target, settings.max_iterations))
 
-        if len(grid) == 1:
-            return {"inverse_penalty": grid[0]}
+        if len(grid) == 1 or len(train[1]) < settings.folds:
+            return {"inverse_penalty": grid[len(grid) // 2]}
         with threadpool_limits(limits=1):
             space = _space(train[0])
             best = best_of(

@@ -29,11 +29,14 @@ def best_of(
 ) -> float:
     """The entry whose primary metric, averaged over the folds in which it is defined, is highest.
 
-    Ties go to the earlier entry. Where the metric is defined in no fold it is the middle of the grid. `seed` deals the
+    Ties go to the earlier entry. Where the metric is defined in no fold, or there are
+    fewer training rows than folds, it is the middle of the grid. `seed` deals the
     training rows to inner folds.
     """
     if len(grid) == 1:
         return grid[0]
+    if len(train[1]) < folds:
+        return grid[len(grid) // 2]
     for pairs in (_validation(train, valid), _inner_folds(train, target, folds=folds, seed=seed)):
         found = np.array([_values(curve(fit, check[0]), check[1], target) for fit, check in pairs])
         defined = found[~np.isnan(found).any(axis=1)] if len(found) else found

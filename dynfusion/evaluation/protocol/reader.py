@@ -19,7 +19,8 @@ class Reader:
     """Heads of a contestant's members; what no member can say has the training prior."""
 
     members: tuple[Representation, ...]
-    heads: tuple[Head, ...]
+    heads: tuple[Head | None, ...]
+    """None for a member that too few training rows show: it says nothing."""
     prior: Float[np.ndarray, " outputs"]
 
     def scores(
@@ -29,6 +30,8 @@ class Reader:
         total = np.zeros((len(shown.rows), len(self.prior)))
         votes = np.zeros(len(shown.rows), dtype=int)
         for member, head in zip(self.members, self.heads, strict=True):
+            if head is None:
+                continue
             found = member.features(task, shown)
             if found.usable.any():
                 total[found.usable] += head.scores(found.values[found.usable])
@@ -58,7 +61,6 @@ def choose(
         labelled(member, task, show(Pattern("subset", task.modalities), task, task.rows(part)))
         for part in ("train", "valid")
     )
-    _require_rows(member, task, train, settings)
     return PROBES[probe].choose(train, valid, target=probe_task(task), seed=seed, settings=settings)
 
 
@@ -74,19 +76,14 @@ def fit_reader(
 ) -> Reader:
     """Heads fitted on the shown training rows, one for every member, with the hyper-parameters chosen before.
 
-    Raises ValueError when fewer labelled rows than inner folds have something of a member visible.
+    A member of which fewer labelled rows than inner folds show something has no head, so that its molecules have the
+    training prior and are counted as such.
     """
-    heads = []
+    heads: list[Head | None] = []
     for member, how in zip(contestant.members, chosen, strict=True):
         train = labelled(member, task, shown)
-        _require_rows(member, task, train, settings)
+        if len(train[1]) < settings.folds:
+            heads.append(None)
+            continue
         heads.append(PROBES[probe].fit(train, target=probe_task(task), chosen=how, seed=seed, settings=settings))
     return Reader(contestant.members, tuple(heads), prior(task.labels[task.rows("train")], probe_task(task)))
-
-
-def _require_rows(member: Representation, task: TaskData, train: Labelled, settings: ProbeSettings) -> None:
-    if len(train[1]) < settings.folds:
-        raise ValueError(
-            f"task {task.name}: {len(train[1])} labelled training rows have something of {member.name} visible, "
-            f"allowed are {settings.folds} or more"
-        )

@@ -26,10 +26,7 @@ def run_group(
     counts: UInt8[np.ndarray, "molecules resamples"],
     settings: EvaluationSettings,
 ) -> GroupResult:
-    """Same bytes on any number of cores. `task` is in standardised units, `counts` are those of all its molecules.
-
-    Raises ValueError as `fit_reader` does.
-    """
+    """Same bytes on any number of cores. `task` is in standardised units, `counts` are those of all its molecules."""
     with threadpool_limits(limits=1):
         here = fold.of(task)
         shown = show(group.fit, here, here.rows("train"))

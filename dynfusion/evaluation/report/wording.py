@@ -66,7 +66,7 @@ GLOSSARY = (
     (
         "concat-mean, concat-ridge",
         "All modalities side by side; an invisible one is replaced by its mean, or by a linear prediction from the "
-        "visible ones, fitted on the same pool of molecules as the fusion model.",
+        "visible ones, fitted on molecules of the fusion model's pool (how many: under Imputers).",
     ),
     ("late-fusion", "The mean prediction of one head per visible modality."),
     ("pca, random", "Mean-imputed concatenation on its main axes in the pool, or on random axes, as wide as fused."),
@@ -109,7 +109,7 @@ GLOSSARY = (
     (
         "Skill over mean, ridge, kNN",
         "1 − (squared error of the model / squared error of the rival). 1 is perfect, 0 is level, negative is worse. "
-        "The rivals see the same modalities and the same pool of molecules.",
+        "The rivals see the same modalities; they are fitted on molecules of the same pool (how many: under Imputers).",
     ),
     (
         "Cosine and centred cosine",
@@ -269,7 +269,8 @@ def _difference(found: Mapping[str, Any], ours: str, metric: str) -> str:
         return f"{ours} cannot be compared with {named(found['against'])}"
     side, other = verdict(found), named(found["against"])
     if side == "level":
-        return f"{ours} is level with {other} (difference {signed(found['difference'])}, {decisive_interval(found)})"
+        size = f"difference {signed(found['difference'])}, {decisive_interval(found)}"
+        return f"{ours} is not told apart from {other} ({size})"
     verb = "beats" if side == "ahead" else "loses to"
     size = number(abs(found["difference"]))
     return f"{ours} {verb} {other} by {size} {METRIC_NAMES[metric]} ({decisive_interval(found)})"
@@ -278,7 +279,7 @@ def _difference(found: Mapping[str, Any], ours: str, metric: str) -> str:
 def _chain(ours: str, records: Sequence[Mapping[str, Any]]) -> str:
     """One clause for several rivals, those it beats first."""
     known = [record for record in records if record["difference"] is not None]
-    words = {"ahead": "beats", "level": "is level with", "behind": "loses to"}
+    words = {"ahead": "beats", "level": "is not told apart from", "behind": "loses to"}
     parts = []
     for side, verb in words.items():
         of_side = [r for r in known if verdict(r) == side]

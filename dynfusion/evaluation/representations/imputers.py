@@ -31,7 +31,9 @@ class ImputerSettings(Settings):
 
     pool_rows: int = Field(50_000, ge=100, description="most pool rows that imputers are fitted on")
     alphas: tuple[float, ...] = Field(
-        (1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1, description="penalties tried, each multiplied by the rows fitted"
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        min_length=1,
+        description="penalties tried, each multiplied by the rows fitted",
     )
     neighbours: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 2, 5, 10, 20, 50), min_length=1, description="numbers of neighbours tried"
