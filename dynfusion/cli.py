@@ -178,7 +178,7 @@ def pack(
 ) -> None:
     """Join embeddings by id and write one shuffled, checksummed data set. The same command continues a killed one."""
     inputs = {"modalities": modality, "table": table, "id_column": id_column, "split_column": split_column}
-    inputs |= {"labels": labels.split(",") if labels else [], "binary_dtype": binary_dtype}
+    inputs |= {"labels": _names(labels), "binary_dtype": binary_dtype}
     rules = {"on_bad": on_bad, "on_duplicate": on_duplicate, "zero_rows": zero_rows, "holdout": holdout, "seed": seed}
     options = {**inputs, **rules, "memory_gb": memory_gb, "out": out, "extend": extend}
     if workers is None and "RAY_ADDRESS" not in os.environ:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dynfusion.cli import main
+from dynfusion.store.dataset import open_dataset
 
 VERBS = [
     "demo",
@@ -100,6 +101,14 @@ def test_molecules_become_a_verified_data_set_through_the_command_line(
     shard.write_bytes(shard.read_bytes()[:-100])
     assert main(f"verify {tmp_path}/packed".split()) == 1
     assert shard.name in capsys.readouterr().out
+
+
+def test_a_label_whose_name_holds_a_comma_stands_in_quotes(tmp_path: Path) -> None:
+    (tmp_path / "vectors.csv").write_text("id,0,1\n" + "".join(f"m{n},{n},{n * n}\n" for n in range(40)))
+    (tmp_path / "table.csv").write_text('id,"skin, deep",eyes\n' + "".join(f"m{n},{n % 2},1\n" for n in range(40)))
+    line = ["pack", "--modality", f"a={tmp_path}/vectors.csv", "--table", f"{tmp_path}/table.csv"]
+    assert main([*line, "--labels", '"skin, deep",eyes', "--out", f"{tmp_path}/packed"]) == 0
+    assert open_dataset(tmp_path / "packed").manifest.label_columns == ("skin, deep", "eyes")
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

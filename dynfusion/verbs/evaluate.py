@@ -211,6 +211,7 @@ def _outcome(
         folds=len(inputs.folds),
         repeats=len({fold.repeat for fold in inputs.folds}),
         molecules={part: len(task.rows(part)) for part in SPLITS},
+        in_no_part=int((~np.isin(task.split, SPLITS)).sum()),
         present=describe(task),
         nothing_present_test=int((~task.present[test].any(axis=1)).sum()),
         base_rate=float(np.nanmean(task.labels)) if binary else None,

@@ -12,6 +12,7 @@ from dynfusion.verbs.display import console
 
 COLLECTIONS = ("moleculenet",)
 PARTS_FOLDER = ".parts"
+CHANGED = "but is not the published set; it is left as it is, remove it to fetch the set again"
 
 
 def fetch(
@@ -21,7 +22,8 @@ def fetch(
 
     Ids are the set's name and the row in the order train, valid, test. Without `source` the published files are
     downloaded from under `address`, checked against their pinned SHA-256 and kept in `out/.parts` until their set is
-    written; the same command continues an interrupted download, and a set that is there is not fetched again.
+    written; the same command continues an interrupted download, and a set that is there is not fetched again, but told
+    apart from a changed one.
     `source` is a folder of local ones, `<set>/train.csv` and so on; files that are not the published ones are said.
 
     Raises ValueError for an unknown collection or set, a file that is missing or is no such table, and as `download`
@@ -36,7 +38,8 @@ def fetch(
     for name in tasks or MOLECULENET:
         path = out / f"{name}.csv"
         if source is None and path.exists():
-            console.print(f"{path}: is there already")
+            whole = content_sha256(path.read_bytes()) == MOLECULENET[name].whole_sha256
+            console.print(f"{path}: is there already, {'as published' if whole else CHANGED}")
         else:
             rows = _write(name, path, _downloaded(name, out, address) if source is None else _local(name, source))
             console.print(f"{path}: {rows} molecules, labels {', '.join(MOLECULENET[name].labels)}")

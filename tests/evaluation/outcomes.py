@@ -74,6 +74,7 @@ def outcome(name: str, results: Iterable[GroupResult], **changes: Any) -> TaskOu
         "folds": 1,
         "repeats": 1,
         "molecules": {"train": 320, "valid": 40, "test": MOLECULES},
+        "in_no_part": 0,
         "present": {"a": 1.0, "b": 0.95, "c": 0.75},
         "nothing_present_test": 0,
         "base_rate": 0.4,

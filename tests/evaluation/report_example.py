@@ -241,6 +241,7 @@ class Example:
             "folds": 1 if self.quick else 10,
             "repeats": 1 if self.quick else 2,
             "molecules": parts,
+            "in_no_part": 3,
             "present": dict(zip(MODALITIES, (1.0, 0.999, 0.95), strict=True)),
             "nothing_present_test": 0,
             "base_rate": 0.45,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -105,3 +107,12 @@ def test_rivals_see_what_the_fusion_model_sees():
     network.set_statistics({"a": (mean.tolist(), std.tolist())})
     theirs = network.towers[0].standardise(torch.tensor(values, dtype=torch.float32), torch.ones(50, dtype=torch.bool))
     np.testing.assert_allclose(standardise(values, (mean, std)), theirs.numpy(), atol=2e-4)
+
+
+def test_the_pools_fingerprint_follows_every_part_of_it():
+    pool = LatentModel().pool()
+    found = {pool.fingerprint()}
+    found.add(replace(pool, trained=pool.trained & (np.arange(len(pool.trained)) > 0)).fingerprint())
+    found.add(replace(pool, held=~pool.held).fingerprint())
+    found.add(replace(pool, values={**pool.values, "morgan": pool.values["morgan"] + 1}).fingerprint())
+    assert len(found) == 4

@@ -164,6 +164,20 @@ def test_a_refitted_head_is_fitted_on_what_it_is_scored_on(model):
     assert not np.array_equal(refitted.scores[0], transferred.scores[row])
 
 
+@pytest.mark.parametrize("representation", ["late-fusion", "morgan", "morgan+selfies"])
+def test_fitted_anew_on_what_is_shown_late_fusion_and_single_modalities_say_the_same(model, representation):
+    data = task("alpha")
+    full, parts = inputs(model, data, extent="full"), plan(model, data, extent="full")
+    own = [p for p in parts if p.section == "folds" and p.contestant.name == representation]
+    (transferred,) = run([p for p in own if p.fitting == "transferred"], full, extent="full")
+    rows = {pattern.visible: row for row, pattern in enumerate(transferred.group.patterns)}
+    refitted = run([p for p in own if p.fitting == "refitted"], full, extent="full")
+    assert refitted
+    for result in refitted:
+        (pattern,) = result.group.patterns
+        np.testing.assert_array_equal(result.scores[0], transferred.scores[rows[pattern.visible]])
+
+
 def test_complete_rows_alone_train_the_concatenation_that_knows_no_gaps(model):
     data = task("alpha")
     parts = [

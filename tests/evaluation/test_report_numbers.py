@@ -95,11 +95,13 @@ def test_refitted_heads_have_the_transferred_cells_of_complete_molecules():
         line("fused", by_absent((0, 0.7, 0.6)), patterns=[one], fitting="refitted", fit=one) for one in SUBSETS[1:]
     ]
     own = line("fused", by_absent((0.9, 0.5, 0.4)))
-    tables = tables_of(outcome("t", [own, line("concat-mean", by_absent((0.8, 0.5, 0.4))), *refitted]))
+    same = [line("late-fusion", by_absent((0.85, 0.75, 0.65))), line("ecfp", by_absent((0.5,)), patterns=SUBSETS[:1])]
+    tables = tables_of(outcome("t", [own, line("concat-mean", by_absent((0.8, 0.5, 0.4))), *same, *refitted]))
     table = next(table for table in tables if table["fitting"] == "refitted")
-    assert [row["representation"] for row in table["rows"]] == ["fused"]
-    values = [cell["value"] for cell in cells_of(table, "fused").values()]
-    assert values == pytest.approx([0.9, 0.7, 0.6, 0.65])
+    assert sorted(row["representation"] for row in table["rows"]) == ["ecfp", "fused", "late-fusion"]
+    for name, expected in (("fused", [0.9, 0.7, 0.6, 0.65]), ("late-fusion", [0.85, 0.75, 0.65, 0.7])):
+        assert [cell["value"] for cell in cells_of(table, name).values()] == pytest.approx(expected)
+    assert [cell["value"] for cell in cells_of(table, "ecfp").values()] == pytest.approx([0.5] * 4)
 
 
 def test_a_fold_in_which_the_metric_is_undefined_is_left_out():

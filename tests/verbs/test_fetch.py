@@ -91,6 +91,31 @@ def test_a_download_breaks_off_continues_and_gives_the_same_file(published: Path
         assert len(server.asked) == before, "a set that is there is not fetched again"
 
 
+def test_a_set_that_is_there_is_told_from_a_changed_one(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = fetch("moleculenet", out=tmp_path, source=published, tasks=["clintox"])
+    pinned = replace(MOLECULENET["clintox"], whole_sha256=content_sha256(path.read_bytes()))
+    monkeypatch.setitem(MOLECULENET, "clintox", pinned)  # type: ignore[arg-type]
+    capsys.readouterr()
+    fetch("moleculenet", out=tmp_path, tasks=["clintox"])
+    assert capsys.readouterr().out.replace("\n", "").endswith("clintox.csv: is there already, as published")
+    changed = path.read_text().replace("CCN", "CCS")
+    path.write_text(changed)
+    fetch("moleculenet", out=tmp_path, tasks=["clintox"])
+    assert "is not the published set; it is left as it is, remove it" in capsys.readouterr().out.replace("\n", " ")
+    assert path.read_text() == changed
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "moleculenet"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the published files beside the checkout")
+def test_the_published_files_give_the_files_that_are_pinned(tmp_path: Path) -> None:
+    for path in fetch("moleculenet", out=tmp_path, source=SHARED):
+        assert content_sha256(path.read_bytes()) == MOLECULENET[path.stem].whole_sha256
+
+
 def test_a_file_that_is_another_is_an_error_and_leaves_no_set(published: Path, tmp_path: Path) -> None:
     path = published / file_of("clintox", "valid")
     path.write_bytes(path.read_bytes().replace(b"CCN", b"CCS"))

@@ -27,6 +27,8 @@ class TaskOutcome:
     repeats: int
     molecules: Mapping[str, int]
     """By part of the given split."""
+    in_no_part: int
+    """Molecules whose row of the split column is empty: nothing is fitted on or scored with them, folds included."""
     present: Mapping[str, float]
     """Share of molecules that have the modality, 0..1."""
     nothing_present_test: int

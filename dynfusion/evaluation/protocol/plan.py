@@ -38,7 +38,13 @@ from dynfusion.evaluation.hiding.patterns import (
 from dynfusion.evaluation.probes.probe import available_probes
 from dynfusion.evaluation.protocol.groups import Fitting
 from dynfusion.evaluation.protocol.settings import EvaluationSettings, HidingSettings
-from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE, FINGERPRINT, Contestant
+from dynfusion.evaluation.representations.features import (
+    CONCAT_MEAN,
+    CONCAT_RIDGE,
+    FINGERPRINT,
+    LATE_FUSION,
+    Contestant,
+)
 
 LINEAR = "linear"
 IMPUTED = (CONCAT_MEAN, CONCAT_RIDGE)
@@ -69,7 +75,7 @@ def parts(
 ) -> list[Part]:
     """Everything that is fitted on one task, in the order of the report."""
     everyone = [*rivals, *models]
-    narrow = [one for one in everyone if one.model or one.name in (*modalities, *IMPUTED, FINGERPRINT)]
+    narrow = [one for one in everyone if one.model or one.name in (*modalities, *IMPUTED, LATE_FUSION, FINGERPRINT)]
     flexible = [one for one in everyone if one.covers(modalities[:1]) and one.covers(modalities[-1:])]
     main = [one for one in everyone if one.model or one.name in IMPUTED]
     folded = settings.extent != "quick" and settings.split.kind != "given"

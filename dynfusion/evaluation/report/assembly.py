@@ -126,6 +126,7 @@ def _task_record(outcome: TaskOutcome) -> Record:
         "folds": outcome.folds,
         "repeats": outcome.repeats,
         "molecules": dict(outcome.molecules),
+        "in_no_part": outcome.in_no_part,
         "present": dict(outcome.present),
         "nothing_present_test": outcome.nothing_present_test,
         "base_rate": outcome.base_rate,

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from dynfusion.evaluation.hiding.patterns import subsets
 from dynfusion.evaluation.protocol.groups import GroupResult
 from dynfusion.evaluation.protocol.outcome import TaskOutcome
-from dynfusion.evaluation.representations.features import FINGERPRINT
+from dynfusion.evaluation.representations.features import FINGERPRINT, LATE_FUSION
 from dynfusion.evaluation.scores.comparison import Estimate
 from dynfusion.evaluation.scores.metrics import METRICS
 from dynfusion.evaluation.scores.resampling import interval, mean_of_defined
@@ -29,6 +29,8 @@ TABLE_SECTIONS = ("folds", "given", "probes")
 IN_LABEL_UNITS = ("rmse",)
 """Metrics of which a mean over tasks means nothing."""
 SCAFFOLD_CV = "scaffold-cv"
+SAME_REFITTED = (LATE_FUSION, FINGERPRINT)
+"""Those none of whose heads reads a modality that may be absent: fitted anew, they are what they were."""
 Subset = tuple[str, ...]
 Record = dict[str, object]
 Folds = Float[np.ndarray, "_ resamples"]
@@ -140,8 +142,8 @@ def stack_folds(cells: Iterable[tuple[Key, str, np.ndarray]]) -> dict[Key, Folds
 def build_curves(outcomes: Sequence[TaskOutcome], modalities: tuple[str, ...]) -> list[Curves]:
     """Every line of the sections whose tables have columns by what is absent, metric after metric.
 
-    What needs no modality (ECFP) has one number, which stands in every column. Refitted heads share the cells of
-    complete molecules with the transferred ones: there the two are the same.
+    What needs no modality (ECFP) has one number, which stands in every column. Refitted heads share with transferred
+    ones the cells in which the two are the same: those of complete molecules, and all of `SAME_REFITTED`.
     """
     lines = dict.fromkeys(
         Line(result.group.section, result.group.probe, result.group.fitting)
@@ -167,8 +169,12 @@ def _curves(outcomes: Sequence[TaskOutcome], line: Line, metric: str, modalities
             models.setdefault(result.group.representation, result.group.model)
             cells += _cells(result, outcome.name, metric, modalities, complete=False)
         for result in whole:
-            if result.group.representation in names:
+            name = result.group.representation
+            if name in names:
                 cells += _cells(result, outcome.name, metric, modalities, complete=True)
+            elif name in SAME_REFITTED:
+                models.setdefault(name, result.group.model)
+                cells += _cells(result, outcome.name, metric, modalities, complete=False)
     repeats = {outcome.name: outcome.repeats for outcome in outcomes if outcome.name in splits}
     return Curves(line, metric, modalities, splits, repeats, models, stack_folds(cells))
 

@@ -65,17 +65,18 @@ def data(report: Report) -> list[Section]:
     modalities = report["modalities"]
     rows = []
     for task in report["tasks"]:
-        parts = [f"{task['molecules'][part]:,}" for part in ("train", "valid", "test")]
+        parts = [*(f"{task['molecules'][part]:,}" for part in ("train", "valid", "test")), f"{task['in_no_part']:,}"]
         present = [f"{100 * task['present'][name]:.1f} %" for name in modalities]
         positives = UNKNOWN if task.get("base_rate") is None else f"{100 * task['base_rate']:.1f} %"
         labels = str(len(task["labels"])) if len(task["labels"]) > 1 else "1"
         cells = [task["kind"], labels, positives, task["split"], *parts, *present, str(task["nothing_present_test"])]
         rows.append(Row(task["name"], tuple(Cell(text) for text in cells)))
-    columns = ("Task", "Kind", "Labels", "Positive", "Split", "Train", "Valid", "Test")
+    columns = ("Task", "Kind", "Labels", "Positive", "Split", "Train", "Valid", "Test", "In no part")
     table = Table((*columns, *(f"{name} present" for name in modalities), "Nothing present"), one_group(rows))
     leaks = _leak_table(report)
     text = Text(
-        "Sizes are those of the given split. A molecule with nothing present stays in the test and gets the prior."
+        "Sizes are those of the given split; molecules in no part of it are left out of everything. A molecule with "
+        "nothing present stays in the test and gets the prior."
     )
     more: list[Block] = (
         [Text("Leaks: what the test molecules share with training rows and the pool."), leaks] if leaks else []

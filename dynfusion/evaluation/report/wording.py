@@ -74,7 +74,8 @@ GLOSSARY = (
     (
         "Transferred, refitted",
         "A transferred head is fitted once on all that is present and used unchanged when modalities disappear. A "
-        "refitted head is fitted anew on exactly the modalities that the test molecules show.",
+        "refitted head is fitted anew on exactly the modalities that the test molecules show. For late fusion and ECFP "
+        "the two are the same: none of their heads reads what may be absent.",
     ),
     (
         "Interval",
