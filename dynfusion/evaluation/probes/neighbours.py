@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
@@ -49,7 +50,8 @@ class NeighboursHead:
             block = slice(start, start + ROWS_AT_ONCE)
             similarity = unit[block] @ self.unit.T
             for outputs, rows in self._alike():
-                found[:, block, outputs] = self._means(similarity[:, rows], self.values[np.ix_(rows, outputs)])
+                known = similarity if len(rows) == similarity.shape[1] else similarity[:, rows]
+                found[:, block, outputs] = self._means(known, self.values[np.ix_(rows, outputs)])
         return found
 
     def _alike(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -62,11 +64,8 @@ class NeighboursHead:
     def _means(self, similarity: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Weighted mean label [grid, rows, outputs] of the nearest."""
         most = min(self.neighbours[-1], similarity.shape[1])
-        nearest = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
-        order = np.argsort(-np.take_along_axis(similarity, nearest, axis=1), axis=1, kind="stable")
-        nearest = np.take_along_axis(nearest, order, axis=1)
-        distance = 1 - np.take_along_axis(similarity, nearest, axis=1).astype(np.float64)
-        weight = 1 / np.maximum(distance, LEAST_DISTANCE)
+        cosine, nearest = (part.numpy() for part in torch.topk(torch.from_numpy(similarity), most, dim=1))
+        weight = 1 / np.maximum(1 - cosine.astype(np.float64), LEAST_DISTANCE)
         total = np.cumsum(weight[:, :, None] * values[nearest], axis=1) / np.cumsum(weight, axis=1)[:, :, None]
         return np.stack([total[:, min(k, most) - 1] for k in self.neighbours])
 

@@ -143,7 +143,7 @@ def score_seconds(probe: str, train: int, test: int, width: int, outputs: int) -
     if probe == "linear":
         return 5e-9 * test * width
     if probe == "knn":
-        return test * train * (4e-11 * width + 6e-8)
+        return test * train * (4e-11 * width + 5e-9)
     return 2e-8 * test * width + 1e-5 * test * outputs
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
@@ -172,7 +173,7 @@ def _inverse(squares: np.ndarray) -> np.ndarray:
 
 def _largest(similarity: np.ndarray, number: int) -> np.ndarray:
     """Columns of the largest entries of each row, largest first, the smaller column first among equals."""
-    columns = np.argpartition(similarity, -number, axis=1)[:, -number:]
+    columns = torch.topk(torch.from_numpy(similarity), number, dim=1, sorted=False).indices.numpy()
     order = np.lexsort((columns, -np.take_along_axis(similarity, columns, axis=1)), axis=1)
     return np.take_along_axis(columns, order, axis=1)
 
