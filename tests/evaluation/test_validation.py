@@ -11,12 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from dynfusion.evaluation.held_out import chosen_rows
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.evaluation.validation import (
     ValidationSettings,
     check_task,
     checkpoints_between_checks,
-    chosen_rows,
     validate,
     validation_line,
 )
