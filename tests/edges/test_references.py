@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dynfusion.edges.ray_train import _with_absolute_paths
+from dynfusion.edges.ray_board import Watch
+from dynfusion.edges.ray_train import _with_absolute_paths, train_on_ray
 from dynfusion.edges.ray_validation import Validator
 from dynfusion.edges.references import keep_reference, open_reference
 from dynfusion.evaluation.reference import Reference, fit_reference
@@ -19,7 +20,7 @@ from dynfusion.store.dataset import Dataset
 from dynfusion.training.assemble import make_objective
 from tests.datasets import packed
 from tests.s3 import make_bucket
-from tests.training.cases import MODEL
+from tests.training.cases import MODEL, TRAIN
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,21 @@ def test_a_run_s_validation_holds_its_checkpoints_against_the_reference(
     found = Validator(settings.model_dump(mode="json"), str(tmp_path / "run"), None).work_out("checkpoint-00000004-001")
     assert found == validate(model, dataset, {}, settings.validation, reference)
     assert found["over_ridge"] < found["reconstruction"]
+
+
+def test_a_reference_of_other_data_is_refused_before_a_run_begins(
+    dataset: Dataset, reference: Reference, tmp_path: Path
+) -> None:
+    keep_reference(str(tmp_path / "reference.json"), replace(reference, dataset="0" * 32))
+    tree = {
+        "data": {"uri": dataset.uri},
+        "train": TRAIN.model_dump(),
+        "validation": {"reference": str(tmp_path / "reference.json")},
+        "cluster": {"name": "run", "storage": str(tmp_path / "runs")},
+    }
+    with pytest.raises(ValueError, match=r"reference\.json: it was made on data set 0{32}"):
+        train_on_ray(build(RunSettings, tree), Watch(lambda _: None, lambda _: None))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_addresses_leave_the_driver_absolute_and_a_file_keeps_its_name(
