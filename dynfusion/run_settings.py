@@ -43,7 +43,8 @@ def identity(settings: RunSettings, data_fingerprint: str) -> Identity:
 
     Not where it is kept, how often it is watched and saved, how it is evaluated, nor how many workers share it: with
     another number of them the same global batches follow, and the weights differ by rounding. Validation only watches,
-    unless `validation.patience` ends the run: then what the score depends on and when it is taken decide the steps.
+    unless `validation.patience` ends the run: then what the score depends on and when it is taken decide the steps;
+    `validation.reference` is no part of the score.
     """
     return Identity(_fingerprint(settings), _fingerprint(settings, epochs=1), data_fingerprint)
 
@@ -52,7 +53,7 @@ def _fingerprint(settings: RunSettings, **train: int) -> str:
     stops = settings.validation.patience > 0
     unseen = {**train, "keep_checkpoints": 1, "log_every_steps": 1}
     validation = settings.validation.model_copy(
-        update={"keep_best_by": "none", "export": "last", "timeout_seconds": 1800.0}
+        update={"keep_best_by": "none", "export": "last", "timeout_seconds": 1800.0, "reference": None}
     )
     decisive = {
         "data": DataSettings(uri="-", group_rows=settings.data.group_rows, weights=settings.data.weights),

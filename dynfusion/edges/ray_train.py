@@ -34,13 +34,14 @@ from dynfusion.edges.ray_validation import (
     validation_config,
 )
 from dynfusion.edges.ray_worker import run_worker
+from dynfusion.edges.references import open_reference
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.edges.s3_clients import filesystem
 from dynfusion.edges.s3_storage import below, load_model, open_storage
 from dynfusion.edges.tracking import Tracker, tracker
 from dynfusion.evaluation.validation import check_task
 from dynfusion.run_settings import RunSettings, identity
-from dynfusion.store.manifest import local_folder
+from dynfusion.store.manifest import local_folder, split_address
 from dynfusion.training.assemble import check_shares, make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import checkpoint_names, latest, problem, read_history, read_state, step_of
 from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
@@ -247,6 +248,7 @@ def _check(settings: RunSettings, sources: Sources) -> Checks:
     if checks.every_steps:
         for task in read_tasks(settings).values():
             check_task(task, manifest)
+        open_reference(settings.validation, manifest)
     return checks
 
 
@@ -280,10 +282,16 @@ def _with_absolute_paths(settings: RunSettings) -> RunSettings:
     init = settings.train.init
     train = settings.train.model_copy(update={"init": None if init is None else _absolute(init)})
     tasks = {name: _absolute(uri) for name, uri in settings.validation.tasks.items()}
-    validation = settings.validation.model_copy(update={"tasks": tasks})
+    reference = settings.validation.reference
+    watched = {"tasks": tasks, "reference": None if reference is None else _absolute(reference)}
+    validation = settings.validation.model_copy(update=watched)
     update = {"data": data, "cluster": cluster, "train": train, "validation": validation}
     return settings.model_copy(update=update)
 
 
 def _absolute(uri: str) -> str:
-    return uri if is_s3(uri) else str(local_folder(uri).absolute())
+    """The same place from any folder; a manifest or another JSON file that is named keeps its name."""
+    if is_s3(uri):
+        return uri
+    folder, name = local_folder(uri).absolute(), split_address(uri)[1]
+    return str(folder / name if uri.endswith(".json") else folder)

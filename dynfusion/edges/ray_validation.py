@@ -33,6 +33,7 @@ from ray.train import (
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_board import Voice
 from dynfusion.edges.ray_tasks import result
+from dynfusion.edges.references import open_reference
 from dynfusion.edges.retry import FAILURES, one_line
 from dynfusion.edges.s3_storage import below, open_storage
 from dynfusion.evaluation.tasks.task import TaskData, read_task
@@ -97,7 +98,8 @@ class Validator:
         with storage.local(f"{name}/{MODEL}") as folder:
             model = FusionModel.load(folder)
         dataset = open_dataset(settings.data.uris[0], cache=settings.data)
-        metrics = validate(model, dataset, read_tasks(settings), settings.validation)
+        reference = open_reference(settings.validation, dataset.manifest)
+        metrics = validate(model, dataset, read_tasks(settings), settings.validation, reference)
         content = json.dumps({"step": step_of(name), "metrics": metrics}) + "\n"
         storage.write(score_path(name), content.encode())
         return metrics

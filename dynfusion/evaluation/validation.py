@@ -1,31 +1,26 @@
-"""What a checkpoint is worth while training goes on: no test molecule is ever looked at.
+"""What a checkpoint is worth while training goes on: no test molecule is looked at, but by `score_test`, once.
 
-    held-out rows of the pack --every visible subset--> decoders -----------------> reconstruction
+    held-out rows of the pack --every visible subset--> decoders -----------------> reconstruction, over_ridge
                                                    \\--> z beside z of everything --> retrieval
-    labelled sets --train rows fit a head, valid rows score it----------------------> probe
+    labelled sets --train rows fit a head, valid rows score it----------------------> probe, probe_all, ...
 
 One thread, fixed rows, a fixed penalty: the same checkpoint gives the same floats wherever it is scored.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int64
 from pydantic import Field, model_validator
 
-from dynfusion.evaluation.hiding.masks import visible_mask
-from dynfusion.evaluation.hiding.patterns import subsets
+from dynfusion.evaluation.held_out import held_out, views
 from dynfusion.evaluation.insight.reconstruction import skill_over_mean
 from dynfusion.evaluation.insight.retrieval import ranks
-from dynfusion.evaluation.probes.linear import LinearProbe
-from dynfusion.evaluation.probes.prior import prior
-from dynfusion.evaluation.probes.settings import ProbeSettings
-from dynfusion.evaluation.protocol.reader import probe_task
+from dynfusion.evaluation.probe_areas import mean_of_defined, probe_areas
+from dynfusion.evaluation.reference import Reference, pack_statistics, squared_error
 from dynfusion.evaluation.representations.fused import Model, embed_rows, matched, visible_inputs
-from dynfusion.evaluation.scores.resampling import metric_resamples, once
+from dynfusion.evaluation.representations.imputers import Statistics, standardise
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.evaluation.threads import one_thread
 from dynfusion.settings import Settings
@@ -33,13 +28,16 @@ from dynfusion.store.dataset import Dataset
 from dynfusion.store.manifest import Manifest
 
 METRICS = {
-    "score": "mean of the others, as far as there are any",
+    "score": "mean of reconstruction, retrieval and probe, as far as there are any",
     "reconstruction": "1 - MSE / MSE of the pool mean, over (visible subset, absent modality): 1 perfect, 0 the mean",
     "retrieval": "share of molecules whose z from a subset is nearest to their own z from everything, over subsets",
+    "over_ridge": "1 - MSE / MSE of ridge regression, over the same: 1 perfect, 0 level; where there is a reference",
     "probe": "ROC-AUC on valid rows of a head fitted on train rows, all present and each modality absent, over tasks",
+    "probe_all": "the part of probe with all present",
+    "probe_one_absent": "the part of probe with one modality absent, mean over which",
 }
-HEAD = {"inverse_penalty": 1e-2}
-"""One penalty for every checkpoint, so that two of them differ by their embeddings alone."""
+IN_SCORE = ("reconstruction", "retrieval", "probe")
+"""Not over_ridge, which is the reconstruction once more: with a reference or without, `score` is the same number."""
 LEAST_TRAINING_ROWS = 5
 
 
@@ -54,14 +52,25 @@ class ValidationSettings(Settings):
     )
     rows: int = Field(2048, ge=2, description="most held-out molecules that are looked at; the same ones every time")
     tasks: dict[str, str] = Field({}, description="packed labelled sets for a probe, name = address; test rows unread")
+    reference: str | None = Field(
+        None, description="address of a ridge regression's errors on these molecules, as a sweep makes it: over_ridge"
+    )
     timeout_seconds: float = Field(
         1800.0, gt=0, description="how long one check may take, and training waits for it, before it is given up"
     )
     patience: int = Field(0, ge=0, description="checks without a better score that end the run; 0 never does")
     min_improvement: float = Field(0.0, ge=0, description="a better score is higher than the best by more than this")
-    keep_best_by: Literal["none", "loss", "score", "reconstruction", "retrieval", "probe"] = Field(
-        "none", description="which checkpoints stay beside the last one: the latest, or the best by this number"
-    )
+    keep_best_by: Literal[
+        "none",
+        "loss",
+        "score",
+        "reconstruction",
+        "retrieval",
+        "over_ridge",
+        "probe",
+        "probe_all",
+        "probe_one_absent",
+    ] = Field("none", description="which checkpoints stay beside the last one: the latest, or the best by this number")
     export: Literal["last", "best"] = Field("last", description="which of the kept checkpoints becomes the model")
 
     @model_validator(mode="after")
@@ -75,7 +84,8 @@ class ValidationSettings(Settings):
     @property
     def asked_for(self) -> bool:
         """Whether something depends on a check."""
-        return bool(self.every_checkpoints or self.patience or self.tasks or self.keep_best_by in METRICS)
+        depends = (self.every_checkpoints, self.patience, self.tasks, self.reference, self.keep_best_by in METRICS)
+        return any(depends)
 
 
 def checkpoints_between_checks(settings: ValidationSettings, manifest: Manifest) -> int:
@@ -85,17 +95,24 @@ def checkpoints_between_checks(settings: ValidationSettings, manifest: Manifest)
     """
     if settings.every_checkpoints == 0:
         return 0
-    if settings.keep_best_by == "probe" and not settings.tasks:
-        raise ValueError("validation.keep_best_by: found probe, which needs validation.tasks, name = address of a pack")
-    held_out = manifest.holdout_rows > 0 and len(manifest.modalities) > 1
-    needed = settings.keep_best_by in ("reconstruction", "retrieval") or (settings.asked_for and not settings.tasks)
-    if needed and not held_out:
+    best = settings.keep_best_by
+    if best.startswith("probe") and not settings.tasks:
+        raise ValueError(
+            f"validation.keep_best_by: found {best}, which needs validation.tasks, name = address of a pack"
+        )
+    if best == "over_ridge" and settings.reference is None:
+        raise ValueError("validation.keep_best_by: found over_ridge, which needs validation.reference")
+    some = manifest.holdout_rows > 0 and len(manifest.modalities) > 1
+    needed = (
+        best in ("reconstruction", "retrieval") or settings.reference or (settings.asked_for and not settings.tasks)
+    )
+    if needed and not some:
         raise ValueError(
             f"validation: found {manifest.holdout_rows} held-out rows of {len(manifest.modalities)} modalities, needed "
             "are some of two or more: pack with `dynfusion pack --holdout 0.01`, or name validation.tasks, or set "
             "validation.every_checkpoints=0"
         )
-    return (settings.every_checkpoints or 1) if held_out or settings.tasks else 0
+    return (settings.every_checkpoints or 1) if some or settings.tasks else 0
 
 
 def require_classes(task: TaskData) -> TaskData:
@@ -127,22 +144,44 @@ def check_task(task: TaskData, manifest: Manifest) -> None:
 
 
 def validate(
-    model: Model, dataset: Dataset, tasks: Mapping[str, TaskData], settings: ValidationSettings
+    model: Model,
+    dataset: Dataset,
+    tasks: Mapping[str, TaskData],
+    settings: ValidationSettings,
+    reference: Reference | None = None,
 ) -> dict[str, float]:
     """`score` and the parts of METRICS that there are rows for. Test rows of the tasks are dropped before anything.
+
+    `reference` is that of `settings.reference`, of this data set and as many rows; without one there is no over_ridge.
 
     Raises ValueError when no part has rows, or the model does not fit the data.
     """
     with one_thread():
-        parts = _held_out_scores(model, _held_out(dataset, settings.rows))
-        parts["probe"] = _mean([_probe(model, _without_test(task)) for task in tasks.values()])
+        parts = _held_out_scores(model, held_out(dataset, settings.rows), pack_statistics(dataset.manifest), reference)
+        areas = [probe_areas(model, task, "valid") for task in tasks.values()]
+    parts["probe"] = mean_of_defined([mean_of_defined(one) for one in areas])
+    parts["probe_all"] = mean_of_defined([one[0] for one in areas])
+    parts["probe_one_absent"] = mean_of_defined([mean_of_defined(one[1:]) for one in areas])
     found = {name: value for name, value in parts.items() if not math.isnan(value)}
     if not found:
         raise ValueError(
             f"validation: none of the {dataset.manifest.holdout_rows} held-out rows of {dataset.uri} has two "
             "modalities present, and no task is named"
         )
-    return {"score": _mean(list(found.values())), **found}
+    return {"score": mean_of_defined([found[name] for name in IN_SCORE if name in found]), **found}
+
+
+def score_test(model: Model, tasks: Mapping[str, TaskData]) -> dict[str, float]:
+    """ROC-AUC on TEST rows by task, over the patterns of the probe; a task whose test rows have one class is left out.
+
+    The head is validation's: fitted on train rows with nothing hidden, one fixed penalty; valid rows are never read.
+
+    Only the end of a sweep may call it, once, for the winner and the default: whoever chooses by these numbers, or
+    looks at them twice, has no test split any more.
+    """
+    with one_thread():
+        found = {name: mean_of_defined(probe_areas(model, task, "test")) for name, task in tasks.items()}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def validation_line(step: int, metrics: Mapping[str, float]) -> str:
@@ -151,94 +190,24 @@ def validation_line(step: int, metrics: Mapping[str, float]) -> str:
     return f"step {step}  validation score {metrics['score']:.4f} ({parts})"
 
 
-def chosen_rows(total: int, most: int, *, block_rows: int) -> Int64[np.ndarray, " rows"]:
-    """At most `most` of `total` rows: whole blocks (the unit of reading), evenly spaced; the pack has shuffled them."""
-    if total <= most:
-        return np.arange(total, dtype=np.int64)
-    run = min(block_rows, most)
-    first = np.linspace(0, total - run, most // run).astype(np.int64) // run * run
-    return (first[:, None] + np.arange(run)).reshape(-1)
-
-
-def _held_out(dataset: Dataset, most: int) -> TaskData:
-    """The held-out rows as a task without labels."""
-    manifest = dataset.manifest
-    rows = dataset.read("holdout", chosen_rows(manifest.holdout_rows, most, block_rows=manifest.block_rows))
-    count = len(rows.row_ids)
-    return TaskData(
-        name="held-out rows",
-        ids=rows.row_ids.astype(str),
-        smiles=np.full(count, ""),
-        modalities=tuple(manifest.names),
-        values={name: values.astype(np.float32) for name, values in rows.values.items()},
-        present=rows.present,
-        labels=np.zeros((count, 0)),
-        label_names=(),
-        kind="binary",
-        split=np.full(count, "valid"),
-    )
-
-
-def _held_out_scores(model: Model, task: TaskData) -> dict[str, float]:
-    """`reconstruction` and `retrieval`; NaN where no row counts."""
+def _held_out_scores(model: Model, task: TaskData, units: Statistics, reference: Reference | None) -> dict[str, float]:
+    """`reconstruction`, `retrieval` and `over_ridge`; NaN where no row counts. `units` are those of the reference."""
     if len(task.ids) == 0:
         return {"reconstruction": math.nan, "retrieval": math.nan}
     task, statistics = matched(task, model), model.statistics()
     everything = embed_rows(model.encode, task, np.arange(len(task.ids)), visible=task.present)
-    skills, recalls = [], []
-    for shown in subsets(task.modalities)[1:]:
-        visible = visible_mask(shown, task.present, modalities=task.modalities)
-        rows = np.flatnonzero(visible.any(axis=1) & (task.present & ~visible).any(axis=1))
-        if len(rows) == 0:
-            continue
-        rebuilt = model.reconstruct(*visible_inputs(task, rows, visible[rows]))
-        for target in (name for name in task.modalities if name not in shown):
-            known = task.present[rows, task.modalities.index(target)]
-            truth, guess = task.values[target][rows[known]], rebuilt[target][known]
+    ridge = reference.squared_errors() if reference else {}
+    skills, recalls, over = [], [], []
+    for view in views(task):
+        rebuilt = model.reconstruct(*visible_inputs(task, view.rows, view.visible))
+        for target, known in view.hidden(task):
+            truth, guess = task.values[target][view.rows[known]], rebuilt[target][known]
             skills.append(skill_over_mean(truth, guess, statistics[target]))
-        fused = embed_rows(model.encode, task, rows, visible=visible[rows])
-        recalls.append(float(ranks(fused, everything, own=rows).hits(1).mean()))
-    return {"reconstruction": _mean(skills), "retrieval": _mean(recalls)}
-
-
-def _probe(model: Model, task: TaskData) -> float:
-    """Mean ROC-AUC over the patterns, 0..1; NaN where the valid rows have one class only."""
-    task = matched(task, model)
-    train, valid = task.rows("train"), task.rows("valid")
-    target = probe_task(task)
-    fit = train[task.present[train].any(axis=1) & ~np.isnan(task.labels[train]).all(axis=1)]
-    embedding = embed_rows(model.encode, task, fit, visible=task.present[fit])
-    labelled = (embedding, task.labels[fit])
-    head = LinearProbe().fit(labelled, target=target, chosen=HEAD, seed=0, settings=ProbeSettings())
-    fallback = prior(task.labels[train], target)
-    areas = []
-    for shown in subsets(task.modalities):
-        if len(shown) < len(task.modalities) - 1:
-            continue
-        visible = visible_mask(shown, task.present[valid], modalities=task.modalities)
-        usable = visible.any(axis=1)
-        scores = np.tile(fallback, (len(valid), 1))
-        if usable.any():
-            scores[usable] = head.scores(embed_rows(model.encode, task, valid[usable], visible=visible[usable]))
-        areas.append(float(metric_resamples("roc_auc", scores, task.labels[valid], once(len(valid)))[0]))
-    return _mean(areas)
-
-
-def _without_test(task: TaskData) -> TaskData:
-    """The task as if its test molecules did not exist."""
-    rows = np.flatnonzero(np.isin(task.split, ("train", "valid")))
-    return replace(
-        task,
-        ids=task.ids[rows],
-        smiles=task.smiles[rows],
-        values={name: values[rows] for name, values in task.values.items()},
-        present=task.present[rows],
-        labels=task.labels[rows],
-        split=task.split[rows],
-    )
-
-
-def _mean(values: list[float]) -> float:
-    """Mean of what is defined, NaN when nothing is."""
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
+            rival = ridge.get((frozenset(view.shown), target), 0.0)
+            if rival > 0:
+                scaled, guessed = (standardise(values, units[target]) for values in (truth, guess))
+                over.append(1 - squared_error(scaled, guessed) / rival)
+        fused = embed_rows(model.encode, task, view.rows, visible=view.visible)
+        recalls.append(float(ranks(fused, everything, own=view.rows).hits(1).mean()))
+    means = {"reconstruction": skills, "retrieval": recalls, "over_ridge": over}
+    return {name: mean_of_defined(values) for name, values in means.items()}

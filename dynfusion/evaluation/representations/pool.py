@@ -7,7 +7,7 @@ from dynfusion.store.dataset import Dataset, Rows
 
 
 def read_pool(dataset: Dataset, *, modalities: tuple[str, ...], statistics: Statistics, max_rows: int) -> Pool:
-    """At most `max_rows` training rows, evenly spaced over the (shuffled) pack, and its held-out rows behind them.
+    """Training rows and held-out rows behind them, at most `max_rows` of each, evenly spaced over the (shuffled) pack.
 
     Raises ValueError when the pool does not have exactly these modalities.
     """
@@ -17,9 +17,11 @@ def read_pool(dataset: Dataset, *, modalities: tuple[str, ...], statistics: Stat
             f"pool {dataset.uri}: its modalities are {', '.join(found)}, "
             f"allowed are the model's: {', '.join(modalities)}"
         )
-    total = dataset.manifest.rows
-    chosen = np.unique(np.linspace(0, total - 1, min(total, max_rows)).astype(np.int64))
-    parts = [dataset.read("train", chosen), dataset.read("holdout")]
+    chosen = _evenly_spaced(dataset.manifest.rows, max_rows)
+    parts = [
+        dataset.read("train", chosen),
+        dataset.read("holdout", _evenly_spaced(dataset.manifest.holdout_rows, max_rows)),
+    ]
     columns = [found.index(name) for name in modalities]
     present = np.concatenate([part.present for part in parts])[:, columns]
     values = {name: _joined(parts, name) for name in modalities}
@@ -30,6 +32,10 @@ def read_pool(dataset: Dataset, *, modalities: tuple[str, ...], statistics: Stat
         held=hold_rows(len(present), len(parts[1].present)),
         trained=np.arange(len(present)) < len(chosen),
     )
+
+
+def _evenly_spaced(total: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, total - 1, min(total, most)).astype(np.int64))
 
 
 def _joined(parts: list[Rows], name: str) -> np.ndarray:
