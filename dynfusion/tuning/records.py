@@ -1,10 +1,12 @@
 """What a sweep leaves on disk, strictly written and read.
 
 <storage>/<name>/
-  sweep.json       the sweep itself, written once before the first trial
+  sweep.json       the sweep itself, written before the first trial, and again when it is extended
+  reference.json   what ridge regression makes of the held-out molecules, see evaluation/reference.py
   trials/ID.json   one for every trial, replaced whole whenever its state changes
   curves/ID.jsonl  one line for every report of a trial
   finals.json      the best trials and the default again, with fresh seeds
+  runs/ID/         the ordinary run of every trial, see training/run_folder.py
 
 A record with an unknown or missing key, a value of another type, or a number that is not finite is refused.
 """
@@ -66,6 +68,10 @@ class Sweep:
     overrides: tuple[str, ...]
     search: Literal["random", "optuna"]
     scheduler: Literal["fifo", "asha", "median"]
+    grace: float | None
+    """Share of a trial's molecules before which none ends early; None where none ever does."""
+    reduction: Count | None
+    """One of so many trials goes on at each rung of asha."""
     samples: Count
     seed: int
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)]
@@ -112,6 +118,8 @@ class Point:
     objectives: dict[str, float]
     metrics: dict[str, float]
     seconds: Seconds
+    order: Count
+    """How many reports of all trials came before it: in this order a scheduler judged them."""
 
 
 @dataclass(frozen=True)
