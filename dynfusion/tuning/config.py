@@ -14,7 +14,7 @@ _CLONES = "pauses trials and clones them, which a trial that is an ordinary trai
 _REFUSED = {
     "pbt": _CLONES,
     "pb2": _CLONES,
-    "hyperband": "pauses trials until others have caught up, which an ordinary training run cannot do; asha never waits",
+    "hyperband": "pauses trials until others have caught up, which an ordinary run cannot do; asha never waits",
     "bohb": "pauses trials as hyperband does, and the library that it samples with is no longer kept up",
     "bayesopt": "knows neither choices nor conditions",
     "hyperopt": "is what optuna's TPE does, with conditions and a seed",

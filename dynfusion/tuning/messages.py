@@ -11,6 +11,8 @@ class Job:
     id: str
     settings: dict[str, Any]
     """The full tree of the run."""
+    sweep: str
+    """Address of the sweep's folder."""
 
 
 @dataclass(frozen=True)

@@ -175,14 +175,16 @@ def read_trials(storage: Storage) -> tuple[Trial, ...]:
 
     Raises ValueError naming the first file that is torn, of another kind, or holds another trial than its name says.
     """
-    trials = []
-    for name in _named(storage, TRIALS, ".json"):
-        where = f"{storage.address}/{TRIALS}/{name}.json"
-        trial = _read(Trial, storage.read(f"{TRIALS}/{name}.json"), where)
-        if trial.id != name:
-            raise ValueError(f"{where}: found trial {trial.id}, allowed is {name}, as the file is called")
-        trials.append(trial)
-    return tuple(trials)
+    return tuple(read_trial(storage, name) for name in _named(storage, TRIALS, ".json"))
+
+
+def read_trial(storage: Storage, name: str) -> Trial:
+    """One trial. Raises ValueError as `read_trials`."""
+    where = f"{storage.address}/{TRIALS}/{name}.json"
+    trial = _read(Trial, storage.read(f"{TRIALS}/{name}.json"), where)
+    if trial.id != name:
+        raise ValueError(f"{where}: found trial {trial.id}, allowed is {name}, as the file is called")
+    return trial
 
 
 def read_curves(storage: Storage) -> dict[str, tuple[Point, ...]]:
