@@ -3,10 +3,12 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -15,6 +17,7 @@ from ray.util.state.exception import RayStateApiException
 
 POLL_SECONDS = 1
 _STATE_SECONDS = 30
+_API = "RAY_API_SERVER_ADDRESS"
 
 
 class NoRoomError(ValueError):
@@ -38,8 +41,10 @@ def cluster(*, cpus: int = 1, dashboard: bool = False, debug: bool = False) -> I
         with _own_sigterm():
             if "RAY_ADDRESS" in os.environ:
                 ray.init(**quiet)
+            elif not dashboard:
+                ray.init(num_cpus=max(cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
             else:
-                ray.init(num_cpus=max(cpus, os.cpu_count() or 1), include_dashboard=dashboard, **quiet)
+                _start_with_dashboard(num_cpus=max(cpus, os.cpu_count() or 1), **quiet)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS", "a local cluster")
         raise RuntimeError(f"Ray at {where}: could not connect, {str(error).splitlines()[0]}") from error
@@ -47,6 +52,25 @@ def cluster(*, cpus: int = 1, dashboard: bool = False, debug: bool = False) -> I
         yield
     finally:
         ray.shutdown()
+
+
+def _start_with_dashboard(**options: Any) -> None:
+    """A local cluster whose workers know the address of its dashboard.
+
+    They would search the machine for it, and give up where another Ray runs: then the State API does not answer.
+    """
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    before = os.environ.get(_API)
+    os.environ[_API] = f"http://127.0.0.1:{port}"
+    try:
+        ray.init(include_dashboard=True, dashboard_port=port, **options)
+    finally:
+        if before is None:
+            del os.environ[_API]
+        else:
+            os.environ[_API] = before
 
 
 @contextmanager
@@ -92,12 +116,19 @@ def require_state_api() -> None:
     """Raises ValueError when the cluster's State API does not answer.
 
     It is a part of the dashboard, and Ray Train's own cleaner asks it whether a run's controller still lives: without
-    it the placement group of a run that is ended early stays, and the next one waits for its CPUs for ever.
+    it the placement group of a run whose processes were killed stays, and the next one waits for its CPUs for ever.
     """
+    why = ray.get(ray.remote(num_cpus=0)(_ask_state_api).remote())  # where the cleaner asks, from a worker
+    if why is not None:
+        raise ValueError(
+            "cluster: Ray's State API does not answer, without which the CPUs of a killed trial are lost to the sweep; "
+            f"start the cluster with its dashboard (ray start --head --include-dashboard=true): {why}"
+        )
+
+
+def _ask_state_api() -> str | None:
     try:
         list_nodes(limit=1, timeout=_STATE_SECONDS)
     except (RayStateApiException, ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            "cluster: Ray's State API does not answer, without which trials that end early keep their CPUs; start the "
-            f"cluster with its dashboard (ray start --head --include-dashboard=true): {str(error).splitlines()[0]}"
-        ) from None
+        return str(error).splitlines()[0]
+    return None

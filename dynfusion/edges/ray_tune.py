@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
@@ -34,6 +34,7 @@ _QUIET = {
 }
 
 
+@runtime_checkable
 class Work(Protocol):
     """Jobs to be run, and what becomes of what they tell."""
 

@@ -12,7 +12,7 @@ order, so whoever opens the book judges them once more and arrives where the kil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from dynfusion.training.storage import Storage
 from dynfusion.tuning.messages import Ended, Report
@@ -24,10 +24,8 @@ OPEN = ("waiting", "running")
 RUNS = "runs"
 
 
-class Judge(Protocol):
-    """A scheduler: it hears every report, in order, and says which trials end early."""
-
-    def __call__(self, trial: str, samples_seen: int, value: float) -> bool: ...
+Judge = Callable[[str, int, float], bool]
+"""A scheduler: it hears every report, (trial, samples seen, value) in order, and says whether the trial ends early."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +106,8 @@ class Book:
         self.curves[name] = (*points, point)
         write_curve(self.storage, name, self.curves[name])
         self.reports += 1
-        told = {"objectives": objectives, "step": report.step, "samples_seen": report.samples_seen}
-        stops = self._judged(name, point)
-        return self._put(name, **told, checkpoint=report.checkpoint, **(self._stopped(point) if stops else {}))
+        verdict = self._stopped(point) if self._judged(name, point) else {}
+        return self._put(name, **_standing(point), **verdict, checkpoint=report.checkpoint)
 
     def ended(self, name: str, ended: Ended) -> Trial:
         """The trial after its own end."""
@@ -173,14 +170,13 @@ class Book:
         told = [(point, name) for name, points in self.curves.items() if name in self.trials for point in points]
         for point, name in sorted(told, key=lambda pair: pair[0].order):
             if self._judged(name, point) and self.trials[name].state in OPEN:
-                self.trials[name] = replace(self.trials[name], **self._stopped(point))
+                self.trials[name] = replace(self.trials[name], **_standing(point), **self._stopped(point))
                 write_trial(self.storage, self.trials[name])
 
     def _stopped(self, point: Point) -> dict[str, Any]:
-        return {
-            "state": "stopped",
-            "reason": f"{self.sweep.scheduler}: not among the best after {point.samples_seen:,} molecules",
-            "objectives": point.objectives,
-            "step": point.step,
-            "samples_seen": point.samples_seen,
-        }
+        reason = f"{self.sweep.scheduler}: not among the best after {point.samples_seen:,} molecules"
+        return {"state": "stopped", "reason": reason}
+
+
+def _standing(point: Point) -> dict[str, Any]:
+    return {"objectives": point.objectives, "step": point.step, "samples_seen": point.samples_seen}
