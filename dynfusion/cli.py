@@ -274,10 +274,9 @@ def tune(
     if run is None:
         raise typer.BadParameter("a run file is required", param_hint="--run")
     options: dict[str, Any] = {"search": search, "scheduler": scheduler, "samples": samples, "seed": seed, "name": name}
-    options |= {"objectives": _names(objectives) or None, "top_k": top_k, "rerun_seeds": seeds, "grace": grace}
+    options |= {"objectives": objectives, "top_k": top_k, "seeds": seeds, "grace": grace}
     options |= {"reduction": reduction, "at_once": at_once}
-    given = {option: value for option, value in options.items() if value is not None}
-    _call("tune", space, run, overrides or [], options=given, debug=DEBUG.get())
+    _call("tune", space, run, overrides or [], options=options, debug=DEBUG.get())
 
 
 @app.command(

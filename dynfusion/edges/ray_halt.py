@@ -35,9 +35,10 @@ class Halt:
         A run whose controller has not yet seen a checkpoint is waited for until it has.
         """
         self.pulled.set()
-        while self._board is not None and not self._over.is_set():
+        board = self._board
+        while board is not None and not self._over.is_set():
             try:
-                controller = ray.get(self._board.reached.remote())
+                controller = ray.get(board.reached.remote())
                 if controller is not None:
                     ray.get(controller.abort.remote())
                     return
@@ -59,3 +60,4 @@ class Halt:
             raise
         finally:
             self._over.set()
+            self._board = None  # which holds the controller's process

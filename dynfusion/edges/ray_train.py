@@ -274,7 +274,7 @@ def require_writable(storage: str) -> None:
 
 def worker_resources(settings: RunSettings) -> dict[str, float]:
     resources = {"CPU": float(settings.cluster.cpus_per_worker)}
-    return {**resources, "GPU": 1.0} if settings.cluster.gpus else resources
+    return {**resources, "GPU": settings.cluster.gpu_share} if settings.cluster.gpus else resources
 
 
 def with_absolute_paths(settings: RunSettings) -> RunSettings:

@@ -59,12 +59,13 @@ def run_on_tune(work: Work, *, at_once: int, max_failures: int, debug: bool = Fa
 
     Needs a connected Ray. Raises RuntimeError when the sweep's own part failed, such as its records.
     """
+    here = _Here(work)
     with scratch_folder("tune") as scratch, _quiet(debug):
         tuner = Tuner(
             tune.with_resources(TrialProcess, {"memory": MEMORY_BYTES}),
             tune_config=TuneConfig(
-                search_alg=_Supply(work),
-                scheduler=_Ear(work),
+                search_alg=_Supply(here),
+                scheduler=_Ear(here),
                 num_samples=-1,
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
@@ -75,22 +76,39 @@ def run_on_tune(work: Work, *, at_once: int, max_failures: int, debug: bool = Fa
                 name="sweep",
                 storage_path=str(scratch),
                 failure_config=FailureConfig(max_failures=max_failures),
-                callbacks=[_Begins(work)],
+                callbacks=[_Begins(here)],
                 verbose=0,
             ),
         )
         tuner.fit()
 
 
+class _Here:
+    """The work of this process: Tune pickles what it is given, into files that nobody reads."""
+
+    def __init__(self, work: Work | None) -> None:
+        self.work = work
+
+    def __reduce__(self) -> tuple[type, tuple[None]]:
+        return _Here, (None,)
+
+    def __deepcopy__(self, _: dict) -> "_Here":
+        return self
+
+    def __call__(self) -> Work:
+        assert self.work is not None
+        return self.work
+
+
 class _Supply(Searcher):
     """Hands out jobs as Tune asks for them."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: _Here) -> None:
         super().__init__()
         self.work = work
 
     def suggest(self, trial_id: str) -> dict[str, Job] | str:
-        job = self.work.next()
+        job = self.work().next()
         return Searcher.FINISHED if job is None else {JOB: job}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
@@ -106,31 +124,31 @@ class _Supply(Searcher):
 class _Ear(FIFOScheduler):
     """Hears every result; jobs run in the order in which they were handed out."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: _Here) -> None:
         super().__init__()
         self.work = work
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        stops = self.work.reported(_name(trial), result[TOLD])
+        stops = self.work().reported(_name(trial), result[TOLD])
         return TrialScheduler.STOP if stops else TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         told = result[TOLD]
         if isinstance(told, Ended):  # else it ends because `reported` said so
-            self.work.ended(_name(trial), told)
+            self.work().ended(_name(trial), told)
 
 
 class _Begins(Callback):
     """Hears what a scheduler does not: that a process has begun, that none will any more."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: _Here) -> None:
         self.work = work
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.work.begun(_name(trial))
+        self.work().begun(_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.work.lost(_name(trial), _last_line(trial.get_error()))
+        self.work().lost(_name(trial), _last_line(trial.get_error()))
 
 
 def _last_line(error: Exception | None) -> str:

@@ -21,6 +21,18 @@ class Search:
     settings: SweepSettings
 
 
+OPTIONS = {"seeds": "rerun_seeds"}
+"""Settings of a sweep that a command line calls otherwise."""
+
+
+def tune_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a sweep that a command line gave, of all its arguments by name; `objectives` may be `a,b`."""
+    known = {OPTIONS.get(name, name): value for name, value in given.items() if value is not None}
+    found = {name: known[name] for name in SweepSettings.model_fields if name in known}
+    names = found.get("objectives")
+    return found | {"objectives": [name.strip() for name in names.split(",")]} if isinstance(names, str) else found
+
+
 def read_search(
     space: str | Path, run: str | Path, overrides: Iterable[str] = (), options: Mapping[str, Any] | None = None
 ) -> Search:

@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_sweep import SweepWatch, check_sweep, sweep_on_ray
-from dynfusion.tuning.search import read_search
+from dynfusion.tuning.search import read_search, tune_options
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.tune_show import tune_show
 
@@ -18,15 +18,15 @@ def tune(
     run: str | Path,
     overrides: Iterable[str] = (),
     *,
-    options: dict[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
     debug: bool = False,
 ) -> Path:
     """Search, or continue a search, and write its report; returns the report's page.
 
-    `options` are settings of the sweep by name. Raises ValueError for what can be seen to be wrong before a trial
-    begins, and for the folder of another sweep.
+    `options` are settings of the sweep as the command line names them. Raises ValueError for what can be seen to be
+    wrong before a trial begins, and for the folder of another sweep.
     """
-    search = read_search(space, run, overrides, options or {})
+    search = read_search(space, run, overrides, tune_options(options or {}))
     check_sweep(search)
     started = time.monotonic()
     workers = search.run.cluster
