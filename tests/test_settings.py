@@ -122,9 +122,14 @@ def test_validation_belongs_to_the_identity_of_a_run_only_where_it_can_end_it() 
         return identity(read_run(DEMO, overrides), "data").run
 
     watched, stops = who("validation.rows=500"), who("validation.patience=3")
-    assert watched == who("validation.every_checkpoints=0") == who()
+    assert watched == who("validation.every_checkpoints=0") == who("validation.reference=here.json") == who()
     assert stops != watched
-    for same in ("validation.keep_best_by=score", "train.keep_checkpoints=9", "train.log_every_steps=3"):
+    for same in (
+        "validation.keep_best_by=score",
+        "validation.reference=here.json",
+        "train.keep_checkpoints=9",
+        "train.log_every_steps=3",
+    ):
         assert who("validation.patience=3", same) == stops, same
     for other in (
         "validation.rows=500",

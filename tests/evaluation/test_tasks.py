@@ -117,6 +117,8 @@ def test_a_pool_is_the_packs_training_rows_with_the_hold_out_behind_them(sources
     pool = read_pool(dataset, modalities=("b", "a"), statistics=statistics, max_rows=20)
     assert pool.modalities == ("b", "a")
     assert len(pool.present) == 20 + dataset.manifest.holdout_rows
+    few = read_pool(dataset, modalities=("b", "a"), statistics=statistics, max_rows=5)
+    assert len(few.present) == 5 + min(dataset.manifest.holdout_rows, 5)
     whole = read_pool(dataset, modalities=("a", "b"), statistics=statistics, max_rows=1000)
     train = np.arange(len(whole.present)) < dataset.manifest.rows
     seen = whole.values["a"][train & whole.present[:, 0]]

@@ -14,9 +14,11 @@ from sklearn.preprocessing import StandardScaler
 from dynfusion.evaluation.held_out import chosen_rows
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.evaluation.validation import (
+    METRICS,
     ValidationSettings,
     check_task,
     checkpoints_between_checks,
+    score_test,
     validate,
     validation_line,
 )
@@ -133,6 +135,50 @@ def test_test_rows_are_never_looked_at(dataset: Dataset, model: FusionModel, tas
     assert validate(model, dataset, {"toxic": garbled}, SETTINGS) == validate(model, dataset, {"toxic": task}, SETTINGS)
 
 
+def moved(task: TaskData, **parts: str) -> TaskData:
+    """The same molecules in other parts of the split."""
+    return replace(task, split=np.array([parts.get(part, part) for part in task.split]))
+
+
+def test_a_probe_is_the_mean_over_its_patterns(dataset: Dataset, model: FusionModel, task: TaskData) -> None:
+    """One pattern shows everything, each of three others hides one modality."""
+    swapped = moved(task, valid="test", test="valid")
+    one, other, both = (
+        validate(model, dataset, tasks, SETTINGS) for tasks in ({"a": task}, {"b": swapped}, {"a": task, "b": swapped})
+    )
+    for found in (one, other, both):
+        assert found["probe"] == pytest.approx((found["probe_all"] + 3 * found["probe_one_absent"]) / 4, abs=1e-12)
+        assert found["probe_all"] != found["probe_one_absent"]
+    for name in ("probe", "probe_all", "probe_one_absent"):
+        assert both[name] == pytest.approx((one[name] + other[name]) / 2, abs=1e-12)
+
+
+def test_a_test_score_is_the_probe_of_the_test_rows(dataset: Dataset, model: FusionModel, task: TaskData) -> None:
+    found = score_test(model, {"toxic": task, "again": moved(task, test="valid", valid="test")})
+    swapped = validate(model, dataset, {"toxic": moved(task, test="valid", valid="test")}, SETTINGS)
+    assert found["toxic"] == swapped["probe"]
+    assert found["again"] == validate(model, dataset, {"toxic": task}, SETTINGS)["probe"]
+    assert found["toxic"] != found["again"]
+
+
+def test_a_test_score_reads_test_labels_and_no_valid_row(model: FusionModel, task: TaskData) -> None:
+    found = score_test(model, {"toxic": task})["toxic"]
+    for part, expected in (("valid", found), ("test", 1 - found)):
+        here = (task.split == part)[:, None]
+        turned = replace(task, labels=np.where(here, 1 - task.labels, task.labels))
+        assert score_test(model, {"toxic": turned})["toxic"] == pytest.approx(expected, abs=1e-12)
+    valid = (task.split == "valid")[:, None]
+    broken = {name: np.where(valid, np.float32("nan"), values) for name, values in task.values.items()}
+    garbled = replace(task, values=broken, present=task.present | valid)
+    assert score_test(model, {"toxic": garbled}) == {"toxic": found}
+
+
+def test_a_task_whose_test_rows_have_one_class_has_no_test_score(model: FusionModel, task: TaskData) -> None:
+    test = (task.split == "test")[:, None]
+    assert score_test(model, {"toxic": replace(task, labels=np.where(test, 1.0, task.labels))}) == {}
+    assert score_test(model, {"toxic": moved(task, test="valid")}) == {}
+
+
 def test_training_rows_of_the_pack_are_never_looked_at(
     dataset: Dataset, model: FusionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,8 +229,23 @@ def test_by_default_a_run_is_validated_where_there_are_held_out_rows(dataset: Da
             checkpoints_between_checks(ValidationSettings(**asked), bare)
     with pytest.raises(ValueError, match="dynfusion pack --holdout"):
         checkpoints_between_checks(ValidationSettings(tasks={"t": "here"}, keep_best_by="retrieval"), bare)
-    with pytest.raises(ValueError, match=r"keep_best_by: found probe, which needs validation\.tasks"):
-        checkpoints_between_checks(ValidationSettings(keep_best_by="probe"), dataset.manifest)
+    for probe in ("probe", "probe_all", "probe_one_absent"):
+        with pytest.raises(ValueError, match=rf"keep_best_by: found {probe}, which needs validation\.tasks"):
+            checkpoints_between_checks(ValidationSettings(keep_best_by=probe), dataset.manifest)
+
+
+def test_a_reference_needs_held_out_rows_and_its_metric_a_reference(dataset: Dataset) -> None:
+    bare = dataset.manifest.model_copy(update={"holdout_rows": 0})
+    assert checkpoints_between_checks(ValidationSettings(reference="r.json"), dataset.manifest) == 1
+    with pytest.raises(ValueError, match="found 0 held-out rows"):
+        checkpoints_between_checks(ValidationSettings(reference="r.json", tasks={"toxic": "here"}), bare)
+    with pytest.raises(ValueError, match=r"found over_ridge, which needs validation\.reference"):
+        checkpoints_between_checks(ValidationSettings(keep_best_by="over_ridge"), dataset.manifest)
+
+
+def test_every_metric_can_choose_the_best_checkpoint() -> None:
+    for name in METRICS:
+        assert ValidationSettings(keep_best_by=name).keep_best_by == name
 
 
 @pytest.mark.parametrize(
