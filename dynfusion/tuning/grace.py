@@ -1,10 +1,14 @@
 """No trial may be judged before its masking has hardened, or schedules would be ranked by how gently they start."""
 
+from collections.abc import Set
+from typing import Any
+
 from dynfusion.run_settings import RunSettings
 from dynfusion.tuning.config import SweepSettings
+from dynfusion.tuning.records import Distribution
 from dynfusion.tuning.space import Space
 
-SCHEDULE, RAMP, EPOCHS = "masking.schedule", "masking.ramp_share", "train.epochs"
+SCHEDULE, RAMP, SUBSETS, EPOCHS = "masking.schedule", "masking.ramp_share", "masking.subset_share", "train.epochs"
 
 
 def check_grace(settings: SweepSettings, space: Space, run: RunSettings) -> None:
@@ -31,23 +35,23 @@ def longest_samples(space: Space, total: int, run: RunSettings) -> int:
 
 
 def _latest_ramp(space: Space, run: RunSettings) -> tuple[float, str]:
-    """The largest share of a trial during which its masking can still climb, and whose setting that is."""
-    schedules = space[SCHEDULE].choices if SCHEDULE in space else (run.masking.schedule,)
-    if all(schedule == "constant" for schedule in schedules or ()):
+    """The largest share of a trial after which its masking can still become harder, and whose setting that is."""
+    schedules = set(space[SCHEDULE].choices or ()) if SCHEDULE in space else {run.masking.schedule}
+    if not run.masking.subset_share and SUBSETS not in space:  # else subsets begin at the ramp's end, also without ramp
+        schedules -= {"constant"}
+    if not schedules:
         return 0.0, "the run"
-    searched = space.get(RAMP)
-    ours = run.masking.ramp_share
+    ours, searched = (run.masking.ramp_share, "the run"), space.get(RAMP)
     if searched is None:
-        return ours, "the run"
+        return ours
     values = searched.choices or (searched.high,)
-    latest = max(float(value) for value in values if value is not None)
-    climbing = {schedule for schedule in schedules or () if schedule != "constant"}
-    if searched.when and not climbing <= _always_searched(searched.when):  # elsewhere the run's own share holds
-        return (ours, "the run") if ours > latest else (latest, "the space")
-    return latest, "the space"
+    theirs = (max(float(value) for value in values if value is not None), "the space")
+    return theirs if schedules <= _searched_with(searched, schedules) else max(ours, theirs)
 
 
-def _always_searched(when: dict[str, object]) -> set[object]:
-    """The schedules with which the ramp's share is searched, if nothing else decides that."""
-    wanted = when.get(SCHEDULE) if set(when) == {SCHEDULE} else None
-    return set(wanted) if isinstance(wanted, list) else {wanted}
+def _searched_with(one: Distribution, schedules: Set[Any]) -> Set[Any]:
+    """The schedules with which a setting is surely searched."""
+    if not one.when:
+        return schedules
+    wanted = one.when.get(SCHEDULE) if set(one.when) == {SCHEDULE} else []
+    return set(wanted if isinstance(wanted, list) else [wanted])

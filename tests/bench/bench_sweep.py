@@ -1,6 +1,6 @@
 """What a sweep costs beside its trials, what ASHA saves, and whether anything grows over many trials.
 
-    python -m tests.bench.bench_sweep PACK STORAGE [--only compare many] [--space FILE] [--run FILE] [--set NAME=VALUE ...]
+    python -m tests.bench.bench_sweep PACK STORAGE [--only compare many] [--set NAME=VALUE ...]
 
 `compare` runs the same samples with the same seed twice, FIFO and then ASHA: the best of each, the molecules that ASHA
 saw as a share of FIFO's, and the median seconds that a trial took beside its training. `many` runs trials of a tiny

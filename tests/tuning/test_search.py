@@ -23,6 +23,7 @@ CONDITIONAL = {
     "masking.schedule": Distribution("choice", choices=("linear", "cosine", "constant")),
     "masking.ramp_share": Distribution("uniform", 0.05, 0.3, when={"masking.schedule": ["linear", "cosine"]}),
 }
+SUBSETS = {"masking.subset_share": Distribution("uniform", 0.0, 0.5)}
 
 
 def run(**parts: Any) -> RunSettings:
@@ -60,16 +61,12 @@ def test_what_a_sweep_cannot_be_is_refused_in_a_sentence(options: dict[str, Any]
     ("space", "masking", "least", "where"),
     [
         (SPACE, {"ramp_share": 0.6}, 0.6, "of the run"),
-        (SPACE, {"ramp_share": 0.6, "schedule": "constant"}, None, ""),
-        (CONDITIONAL, {"ramp_share": 0.9}, 0.3, "of the space"),
+        (SPACE, {"ramp_share": 0.6, "schedule": "constant"}, 0.6, "of the run"),  # where subsets begin
+        (SPACE, {"ramp_share": 0.6, "schedule": "constant", "subset_share": 0.0}, None, ""),
+        (CONDITIONAL, {"ramp_share": 0.8}, 0.8, "of the run"),  # with a constant schedule, whose subsets begin there
+        (CONDITIONAL, {"ramp_share": 0.8, "subset_share": 0.0}, 0.3, "of the space"),
         ({"masking.ramp_share": Distribution("choice", choices=(0.2, 0.7))}, {}, 0.7, "of the space"),
-        ({"masking.schedule": CONDITIONAL["masking.schedule"]}, {"ramp_share": 0.4}, 0.4, "of the run"),
-        (
-            {**CONDITIONAL, "masking.schedule": Distribution("choice", choices=("linear", "step"))},
-            {"ramp_share": 0.8},
-            0.8,
-            "of the run",
-        ),
+        (SUBSETS, {"ramp_share": 0.4, "schedule": "constant", "subset_share": 0.0}, 0.4, "of the run"),
     ],
 )
 def test_no_trial_is_judged_on_its_masking_ramp(space: Any, masking: Any, least: float | None, where: str) -> None:
@@ -85,11 +82,6 @@ def test_no_trial_is_judged_on_its_masking_ramp(space: Any, masking: Any, least:
                 ):
                     check_grace(settings, space, base)
     check_grace(build(SweepSettings, {"grace": 0.01}), space, base)
-
-
-def test_a_conditional_schedule_never_makes_the_runs_ramp_count_where_it_is_not_used() -> None:
-    constant = run(masking={"schedule": "constant", "ramp_share": 0.9})
-    check_grace(build(SweepSettings, {"scheduler": "asha", "grace": 0.3}), CONDITIONAL, constant)
 
 
 def test_the_longest_trial_is_that_of_the_most_epochs() -> None:
