@@ -13,18 +13,21 @@ from typing import Any
 import ray
 
 from dynfusion.edges import optuna_search
+from dynfusion.edges.absolute_paths import with_absolute_paths
 from dynfusion.edges.datasets import open_dataset, open_sources
 from dynfusion.edges.ray_cluster import require_state_api, room_for, wait_for
 from dynfusion.edges.ray_finals import finals_on_ray
 from dynfusion.edges.ray_tasks import result
-from dynfusion.edges.ray_train import check_run, require_writable, with_absolute_paths, worker_resources
+from dynfusion.edges.ray_train import check_run, require_writable, worker_resources
 from dynfusion.edges.ray_tune import run_on_tune
 from dynfusion.edges.references import keep_reference, open_reference
 from dynfusion.edges.s3_storage import below, open_storage
 from dynfusion.edges.tune_schedulers import make_judge
+from dynfusion.evaluation.held_out import rows_looked_at
 from dynfusion.evaluation.reference import fit_reference
 from dynfusion.evaluation.versions import versions
 from dynfusion.run_settings import RunSettings
+from dynfusion.store.manifest import Manifest
 from dynfusion.training.assemble import make_mixture, make_plan
 from dynfusion.training.lease import STORE_SECONDS, driving
 from dynfusion.training.sources import Sources
@@ -54,14 +57,13 @@ class SweepWatch:
     debug: bool = False
 
 
-def sweep_on_ray(search: Search, watch: SweepWatch) -> str:
-    """Search to the end and return the sweep's folder; needs a connected Ray.
+def sweep_on_ray(search: Search, sources: Sources, watch: SweepWatch) -> str:
+    """Search to the end and return the sweep's folder; needs a connected Ray, and the data from `check_sweep`.
 
-    Raises ValueError for what `check_sweep` refuses, a cluster without State API or room, and a folder of another
-    sweep; RuntimeError when the sweep's own part failed.
+    Raises ValueError for a cluster without State API or room, and for a folder of another sweep; RuntimeError
+    when the sweep's own part failed.
     """
     run = with_absolute_paths(search.run)
-    sources = check_sweep(search)
     require_state_api()
     need = worker_resources(run)
     wait_for([need] * run.cluster.workers[0], deadline_seconds=run.cluster.start_deadline_seconds)
@@ -98,7 +100,7 @@ def check_sweep(search: Search) -> Sources:
 
 def _open_book(search: Search, sources: Sources, storage: Storage) -> Book:
     """The sweep's records, begun or taken up."""
-    sweep = _sweep(search)
+    sweep = _sweep(search, sources.datasets[0].manifest)
     total = _total_samples(search.run, sources)
     longest = longest_samples(search.space, total({}), search.run)
     if exists(storage, SWEEP):
@@ -115,8 +117,9 @@ def _open_book(search: Search, sources: Sources, storage: Storage) -> Book:
     return Book(storage, sweep, Rules(draw, make_judge(sweep, longest), total))
 
 
-def _sweep(search: Search) -> Sweep:
+def _sweep(search: Search, manifest: Manifest) -> Sweep:
     settings, run = search.settings, search.run
+    rows = len(rows_looked_at(manifest, run.validation.rows))
     judged = settings.scheduler != "fifo"
     return Sweep(
         name=settings.name,
@@ -130,7 +133,7 @@ def _sweep(search: Search) -> Sweep:
         samples=settings.samples,
         seed=settings.seed,
         objectives=tuple(Objective(name) for name in settings.objectives),
-        objective=describe(settings.objectives, tuple(run.validation.tasks), rows=run.validation.rows),
+        objective=describe(settings.objectives, tuple(run.validation.tasks), rows=rows),
         top_k=settings.top_k,
         rerun_seeds=settings.rerun_seeds,
         versions=versions(),

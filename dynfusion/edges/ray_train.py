@@ -17,6 +17,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from dynfusion.edges.absolute_paths import with_absolute_paths
 from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_config import configuration
 from dynfusion.edges.ray_board import Watch, ended_by, watched_board
@@ -42,7 +43,6 @@ from dynfusion.edges.s3_storage import below, load_model, open_storage
 from dynfusion.edges.tracking import Tracker, tracker
 from dynfusion.evaluation.validation import check_task
 from dynfusion.run_settings import RunSettings, identity
-from dynfusion.store.manifest import local_folder, split_address
 from dynfusion.training.assemble import check_shares, make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import checkpoint_names, latest, problem, read_history, read_state, step_of
 from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
@@ -275,28 +275,3 @@ def require_writable(storage: str) -> None:
 def worker_resources(settings: RunSettings) -> dict[str, float]:
     resources = {"CPU": float(settings.cluster.cpus_per_worker)}
     return {**resources, "GPU": settings.cluster.gpu_share} if settings.cluster.gpus else resources
-
-
-def with_absolute_paths(settings: RunSettings) -> RunSettings:
-    """Workers run in a folder of their own, so paths leave the driver absolute."""
-    uris = tuple(_absolute(uri) for uri in settings.data.uris)
-    data = settings.data.model_copy(update={"uri": uris[0] if len(uris) == 1 else uris})
-    if data.cache_dir is not None:
-        data = data.model_copy(update={"cache_dir": str(Path(data.cache_dir).expanduser().absolute())})
-    cluster = settings.cluster.model_copy(update={"storage": _absolute(settings.cluster.storage)})
-    init = settings.train.init
-    train = settings.train.model_copy(update={"init": None if init is None else _absolute(init)})
-    tasks = {name: _absolute(uri) for name, uri in settings.validation.tasks.items()}
-    reference = settings.validation.reference
-    watched = {"tasks": tasks, "reference": None if reference is None else _absolute(reference)}
-    validation = settings.validation.model_copy(update=watched)
-    update = {"data": data, "cluster": cluster, "train": train, "validation": validation}
-    return settings.model_copy(update=update)
-
-
-def _absolute(uri: str) -> str:
-    """The same place from any folder; a manifest or another JSON file that is named keeps its name."""
-    if is_s3(uri):
-        return uri
-    folder, name = local_folder(uri).absolute(), split_address(uri)[1]
-    return str(folder / name if uri.endswith(".json") else folder)

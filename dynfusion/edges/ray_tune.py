@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.error import TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -80,7 +81,10 @@ def run_on_tune(work: Work, *, at_once: int, max_failures: int, debug: bool = Fa
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except TuneError as error:
+            raise RuntimeError(f"sweep: {_last_line(error)} (--debug shows more)") from error
 
 
 class _Here:

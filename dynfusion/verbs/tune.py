@@ -27,13 +27,13 @@ def tune(
     wrong before a trial begins, and for the folder of another sweep.
     """
     search = read_search(space, run, overrides, tune_options(options or {}))
-    check_sweep(search)
+    sources = check_sweep(search)
     started = time.monotonic()
     workers = search.run.cluster
     cpus = math.ceil(workers.workers[0] * workers.cpus_per_worker * (search.settings.at_once or 1))
     title = f"tune {search.settings.name}"
     with cluster(cpus=cpus, dashboard=True, debug=debug), progress(title, lines=False) as advance:
-        folder = sweep_on_ray(search, SweepWatch(console.print, advance, debug))
+        folder = sweep_on_ray(search, sources, SweepWatch(console.print, advance, debug))
     page = tune_show(folder)
     console.print(f"sweep: {folder}  ({time.monotonic() - started:.0f} s)")
     return page
