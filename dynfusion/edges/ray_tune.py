@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ray import tune
@@ -84,7 +85,7 @@ def run_on_tune(work: Work, *, at_once: int, max_failures: int, debug: bool = Fa
         try:
             tuner.fit()
         except TuneError as error:
-            raise RuntimeError(f"sweep: {_last_line(error)} (--debug shows more)") from error
+            raise RuntimeError(f"sweep: {_last_line(str(error))} (--debug shows more)") from error
 
 
 class _Here:
@@ -152,11 +153,12 @@ class _Begins(Callback):
         self.work().begun(_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.work().lost(_name(trial), _last_line(trial.get_error()))
+        file = trial.error_file
+        self.work().lost(_name(trial), _last_line(Path(file).read_text(errors="replace") if file else ""))
 
 
-def _last_line(error: Exception | None) -> str:
-    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason is known"
 
 
