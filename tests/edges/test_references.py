@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dynfusion.edges.ray_board import Watch
 from dynfusion.edges.absolute_paths import with_absolute_paths
+from dynfusion.edges.ray_board import Watch
 from dynfusion.edges.ray_train import train_on_ray
 from dynfusion.edges.ray_validation import Validator
 from dynfusion.edges.references import keep_reference, open_reference
