@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ray import tune
-from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.error import TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -78,6 +78,7 @@ def run_on_tune(work: Work, *, at_once: int, max_failures: int, debug: bool = Fa
                 name="sweep",
                 storage_path=str(scratch),
                 failure_config=FailureConfig(max_failures=max_failures),
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # a trial's are its run's
                 callbacks=[_Begins(here)],
                 verbose=0,
             ),
