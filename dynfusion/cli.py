@@ -38,7 +38,7 @@ app.add_typer(plan_app, name="plan")
 data_app = typer.Typer(help="Get public data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-JOBS = ("train", "evaluate", "pack", "embed")
+JOBS = ("train", "tune", "evaluate", "pack", "embed")
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Settings on top, such as train.epochs=3.")
@@ -223,6 +223,63 @@ def train(
 
 
 @app.command(
+    epilog="Example: dynfusion tune tune_spaces/joint.toml --run jobs/runs/pretrained.toml data.uri=packed\n\n"
+    "Example: dynfusion tune show runs/joint"
+)
+def tune(
+    space: Annotated[
+        str,
+        typer.Argument(metavar="SPACE", help="Space file (TOML); or the word show, with a sweep's folder behind it."),
+    ],
+    overrides: Overrides = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Run file (TOML) that is searched around.")] = None,
+    search: Annotated[str | None, typer.Option("--search", help="random, the default, or optuna.")] = None,
+    scheduler: Annotated[str | None, typer.Option("--scheduler", help="fifo, the default, asha or median.")] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Trials in all, 32 by default; may be raised.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the samples.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Folder of the sweep in cluster.storage; by default the space's name.")
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            "--objectives",
+            metavar="A,B",
+            help="score, the default, all_present, one_absent, reconstruction, probe; the first decides.",
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Best trials to run again beside the default, 3 by default; 0: none.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Fresh seeds for these runs, 3 by default.")] = None,
+    grace: Annotated[
+        float | None,
+        typer.Option("--grace", help="Share of a trial before which asha and median end none, 0.2 by default."),
+    ] = None,
+    reduction: Annotated[
+        int | None, typer.Option("--reduction", help="asha: one of so many goes on at each rung, 4 by default.")
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option("--at-once", help="Trials at the same time; by default as many as there is room for.")
+    ] = None,
+) -> None:
+    """Search for better settings than a run's, or continue a search; `tune show DIR` writes the report of one."""
+    if space == "show":
+        if len(overrides or []) != 1:
+            raise typer.BadParameter("found none or several, allowed is one folder of a sweep", param_hint="DIR")
+        _call("tune_show", (overrides or [])[0])
+        return
+    if run is None:
+        raise typer.BadParameter("a run file is required", param_hint="--run")
+    options: dict[str, Any] = {"search": search, "scheduler": scheduler, "samples": samples, "seed": seed, "name": name}
+    options |= {"objectives": objectives, "top_k": top_k, "seeds": seeds, "grace": grace}
+    options |= {"reduction": reduction, "at_once": at_once}
+    _call("tune", space, run, overrides or [], options=options, debug=DEBUG.get())
+
+
+@app.command(
     epilog="Example: dynfusion evaluate --model runs/pool/model --tasks bace=packed/bace,bbbp=packed/bbbp --out report"
 )
 def evaluate(
@@ -279,7 +336,7 @@ def evaluate(
     context_settings={"ignore_unknown_options": True},
 )
 def submit(
-    verb: Annotated[str, typer.Argument(metavar="VERB", help="train, evaluate, pack or embed.")],
+    verb: Annotated[str, typer.Argument(metavar="VERB", help="train, tune, evaluate, pack or embed.")],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="As on a command line of that verb.")
     ] = None,

@@ -117,8 +117,9 @@ def two_node_cluster(
     folder = Path(tempfile.mkdtemp(prefix="rc-"))  # short: Ray puts Unix sockets under it, at most 107 characters
     port, dashboard_port, client_port = free_ports(3)
     token = secrets.token_hex(16)
-    environment = _environment(token, env or {})
     address, dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard_port}"
+    # Where other clusters run on this machine, workers would not find the State API by themselves.
+    environment = _environment(token, {"RAY_API_SERVER_ADDRESS": dashboard, **(env or {})})
     head = (
         *("--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"),
         *("--include-dashboard=true", f"--temp-dir={folder / 'ray'}", f"--ray-client-server-port={client_port}"),
@@ -127,7 +128,7 @@ def two_node_cluster(
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         first = _start(environment, folder / "node-0.log", *head, *_node(head_cpus), *head_options)
         stack.callback(_end, first)
-        client = {**environment, "RAY_ADDRESS": address, "RAY_API_SERVER_ADDRESS": dashboard}
+        client = {**environment, "RAY_ADDRESS": address}
         cluster = TwoNodes(address, dashboard, token, client, folder, first, first)
         cluster.wait(1)
         cluster.second = _start(

@@ -17,6 +17,8 @@ VERBS = [
     "inspect",
     "verify",
     "train",
+    "tune",
+    "tune show",
     "submit",
     "evaluate",
     "export",
@@ -43,6 +45,9 @@ def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFi
         "submit pack --nope",
         "train",
         "train run.toml --nope",
+        "tune space.toml",
+        "tune show",
+        "tune show one two",
         "pack --out x",
         "pack --holdout many --modality a=b --out x",
     ],
@@ -66,7 +71,7 @@ def test_config_show_prints_the_full_tree(capsys: pytest.CaptureFixture[str]) ->
         assert line in printed
 
 
-@pytest.mark.parametrize("job", ["train", "evaluate", "pack", "embed"])
+@pytest.mark.parametrize("job", ["train", "tune", "evaluate", "pack", "embed"])
 def test_jobs_take_the_arguments_of_the_verbs(job: str) -> None:
     script = Path(__file__).parents[1] / "jobs" / f"{job}.py"
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=True)

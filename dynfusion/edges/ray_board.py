@@ -29,6 +29,8 @@ class Watch:
 
     record: Callable[[Record], None]
     say: Callable[[str], None]
+    validated: Callable[[Record], None] = lambda _: None
+    """Gets {"step", "validation"} as soon as a check is scored; `record` gets what training says, without it."""
 
 
 class Board:
@@ -39,6 +41,7 @@ class Board:
         self.gone = 0
         """How many posts the driver has had before these."""
         self.failure: str | None = None
+        self.controller: Any = None
 
     def post(self, kind: str, content: Any) -> None:
         self.posts.append((kind, content))
@@ -48,6 +51,13 @@ class Board:
 
     def failed(self) -> str | None:
         return self.failure
+
+    def reach(self, controller: Any) -> None:
+        self.controller = controller
+
+    def reached(self) -> Any:
+        """Ray Train's controller of the run, None before its first checkpoint."""
+        return self.controller
 
     def take(self, after: int) -> list[tuple[str, Any]]:
         """The posts behind the first `after`, which the driver has; asked again, it gives the same again."""
@@ -73,6 +83,10 @@ class Voice:
     def say(self, text: str) -> None:
         if not self.quiet:
             self.board.post.remote("say", text)
+
+    def validated(self, made: Record) -> None:
+        if not self.quiet:
+            self.board.post.remote("validated", made)
 
     def fail(self, text: str) -> None:
         """What ended the run for good, from any rank; returns once the board has it.
@@ -131,9 +145,14 @@ class _Reader:
 
     def take(self) -> None:
         """Show what has been posted since the last time; an answer that was lost on its way comes with the next."""
+        shows: dict[str, Callable[[Any], None]] = {
+            "record": self.watch.record,
+            "say": self.watch.say,
+            "validated": self.watch.validated,
+        }
         for kind, content in self._ask("take", self.shown) or []:
             self.shown += 1
-            _show(self.watch.record if kind == "record" else self.watch.say, content)
+            _show(shows[kind], content)
 
     def take_last(self) -> None:
         """Show all that is left, also when the board cannot be reached for a moment."""

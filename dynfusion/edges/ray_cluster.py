@@ -3,23 +3,33 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
 
 POLL_SECONDS = 1
+_STATE_SECONDS = 30
+_API = "RAY_API_SERVER_ADDRESS"
+
+
+class NoRoomError(ValueError):
+    """A cluster did not give the resources in time; it may later."""
 
 
 @contextmanager
-def cluster(*, cpus: int = 1, debug: bool = False) -> Iterator[None]:
+def cluster(*, cpus: int = 1, dashboard: bool = False, debug: bool = False) -> Iterator[None]:
     """Connected to Ray inside the block; a connection that was there before is used and left alone.
 
     What workers have to say comes through boards and errors; `debug` shows all that they print.
-    A local cluster offers `cpus` CPUs, or the machine's own number if that is larger.
+    A local cluster offers `cpus` CPUs, or the machine's own number if that is larger, and Ray's `dashboard` if wanted.
     """
     if ray.is_initialized():
         yield
@@ -31,8 +41,10 @@ def cluster(*, cpus: int = 1, debug: bool = False) -> Iterator[None]:
         with _own_sigterm():
             if "RAY_ADDRESS" in os.environ:
                 ray.init(**quiet)
-            else:
+            elif not dashboard:
                 ray.init(num_cpus=max(cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
+            else:
+                _start_with_dashboard(num_cpus=max(cpus, os.cpu_count() or 1), **quiet)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS", "a local cluster")
         raise RuntimeError(f"Ray at {where}: could not connect, {str(error).splitlines()[0]}") from error
@@ -40,6 +52,25 @@ def cluster(*, cpus: int = 1, debug: bool = False) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_with_dashboard(**options: Any) -> None:
+    """A local cluster whose workers know the address of its dashboard.
+
+    They would search the machine for it, and give up where another Ray runs: then the State API does not answer.
+    """
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    before = os.environ.get(_API)
+    os.environ[_API] = f"http://127.0.0.1:{port}"
+    try:
+        ray.init(include_dashboard=True, dashboard_port=port, **options)
+    finally:
+        if before is None:
+            del os.environ[_API]
+        else:
+            os.environ[_API] = before
 
 
 @contextmanager
@@ -56,7 +87,7 @@ def _own_sigterm() -> Iterator[None]:
 def wait_for(bundles: list[dict[str, float]], *, deadline_seconds: float) -> None:
     """Return once the cluster can give these resources at the same time; an autoscaler is asked for them.
 
-    Raises ValueError after the deadline, saying what was asked for and what the cluster has.
+    Raises NoRoomError after the deadline, saying what was asked for and what the cluster has.
     """
     group = placement_group(bundles, strategy="PACK")
     try:
@@ -65,9 +96,39 @@ def wait_for(bundles: list[dict[str, float]], *, deadline_seconds: float) -> Non
             if time.monotonic() < deadline:
                 continue
             has = {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
-            raise ValueError(
+            raise NoRoomError(
                 f"cluster: asked for {len(bundles)} workers with {bundles[0]} each, found {has} in all after "
                 f"{deadline_seconds:.0f} seconds (cluster.start_deadline_seconds)"
             )
     finally:
         remove_placement_group(group)
+
+
+def room_for(bundle: Mapping[str, float]) -> int:
+    """How many such bundles of resources the nodes of the cluster hold, were they empty."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(
+        min(int(has.get(name, 0.0) / amount + 1e-9) for name, amount in bundle.items() if amount) for has in alive
+    )
+
+
+def require_state_api() -> None:
+    """Raises ValueError when the cluster's State API does not answer.
+
+    It is a part of the dashboard, and Ray Train's own cleaner asks it whether a run's controller still lives: without
+    it the placement group of a run whose processes were killed stays, and the next one waits for its CPUs for ever.
+    """
+    why = ray.get(ray.remote(num_cpus=0)(_ask_state_api).remote())  # where the cleaner asks, from a worker
+    if why is not None:
+        raise ValueError(
+            "cluster: Ray's State API does not answer, without which the CPUs of a killed trial are lost to the sweep; "
+            f"start the cluster with its dashboard (ray start --head --include-dashboard=true): {why}"
+        )
+
+
+def _ask_state_api() -> str | None:
+    try:
+        list_nodes(limit=1, timeout=_STATE_SECONDS)
+    except (RayStateApiException, ConnectionError, RuntimeError, ValueError) as error:
+        return str(error).splitlines()[0]
+    return None

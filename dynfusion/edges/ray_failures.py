@@ -65,14 +65,21 @@ class Repeats:
 
 
 class EndForGood(UserCallback):
-    """In the controller: ends the run when a worker told the board why, or when an error keeps coming back."""
+    """In the controller: ends the run when a worker told the board why, or when an error keeps coming back.
+
+    It also tells the board who the controller is, so that the run can be ended from outside (`ray_halt`).
+    """
 
     def __init__(self, board: Any) -> None:
         self.board = board
         self.repeats = Repeats()
+        self.is_reached = False
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         self.repeats.progress()
+        if not self.is_reached:
+            self.is_reached = True
+            self.board.reach.remote(ray.get_runtime_context().current_actor)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raises RunFailedError."""

@@ -17,11 +17,13 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from dynfusion.edges.absolute_paths import with_absolute_paths
 from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_config import configuration
 from dynfusion.edges.ray_board import Watch, ended_by, watched_board
 from dynfusion.edges.ray_cluster import wait_for
 from dynfusion.edges.ray_failures import EndForGood
+from dynfusion.edges.ray_halt import Halt
 from dynfusion.edges.ray_snapshot import tidy
 from dynfusion.edges.ray_validation import (
     Validator,
@@ -41,7 +43,6 @@ from dynfusion.edges.s3_storage import below, load_model, open_storage
 from dynfusion.edges.tracking import Tracker, tracker
 from dynfusion.evaluation.validation import check_task
 from dynfusion.run_settings import RunSettings, identity
-from dynfusion.store.manifest import local_folder, split_address
 from dynfusion.training.assemble import check_shares, make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import checkpoint_names, latest, problem, read_history, read_state, step_of
 from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
@@ -52,35 +53,39 @@ from dynfusion.training.sources import Sources
 from dynfusion.training.storage import Storage, exists
 
 
-def train_on_ray(settings: RunSettings, watch: Watch) -> str:
+def train_on_ray(settings: RunSettings, watch: Watch, halt: Halt | None = None) -> str:
     """Train to the end and return the run's folder, with the trained model in `model/`; needs a connected Ray.
+
+    `halt` ends it before, from another thread: HaltedError is raised then, and the same call continues.
 
     Raises ValueError for settings, data or a run folder that do not fit, and for training that left finite numbers.
     """
-    settings = _with_absolute_paths(settings)
+    settings = with_absolute_paths(settings)
     sources = open_sources(settings.data)
-    checks = _check(settings, sources)
+    checks = check_run(settings, sources)
     folder = below(settings.cluster.storage, settings.cluster.name)
     storage = open_storage(folder)
-    _require_writable(settings.cluster.storage)
+    require_writable(settings.cluster.storage)
     with driving(open_storage(folder, deadline_seconds=STORE_SECONDS), watch.say) as hold:
         claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint), watch.say)
         if finished(storage, settings.train.epochs):
             watch.say(f"run {storage.address} is already finished")
         else:
-            _train(settings, sources, checks, hold, watch, folder=folder)
+            _train(settings, sources, checks, hold, watch, folder=folder, halt=halt or Halt())
     return folder
 
 
-def _train(settings: RunSettings, sources: Sources, checks: Checks, hold: Hold, watch: Watch, *, folder: str) -> None:
+def _train(
+    settings: RunSettings, sources: Sources, checks: Checks, hold: Hold, watch: Watch, *, folder: str, halt: Halt
+) -> None:
     storage = open_storage(folder)
     with latest(storage, watch.say) as last:  # what no worker could continue from is refused before there are any
         history = read_history(last[1]) if last else []
     _tidy(settings, storage, checks, last[0] if last else None, watch)
-    resources = _resources(settings)
+    resources = worker_resources(settings)
     wait_for([resources] * settings.cluster.workers[0], deadline_seconds=settings.cluster.start_deadline_seconds)
     with tracker(storage, settings.tracking, history, watch.say) as tracked:
-        with watched_board(_both(watch, tracked)) as board:
+        with watched_board(_both(watch, tracked)) as board, halt.ends_what_watches(board):
             validator = Validator(settings.model_dump(mode="json"), folder, board)
             _fit(make_trainer(settings, validator, checks), board)
         _finish(settings, sources, validator, checks, hold, watch, tracked)
@@ -99,10 +104,10 @@ def _tidy(settings: RunSettings, storage: Storage, checks: Checks, chosen: str |
 def _both(watch: Watch, tracked: Tracker) -> Watch:
     def record(made: Record) -> None:
         tracked.record(made)
-        if VALIDATION not in made:  # the validator has said that one itself
+        if VALIDATION not in made:  # `validated` has had that one as soon as it was scored
             watch.record(made)
 
-    return Watch(record, watch.say)
+    return Watch(record, watch.say, watch.validated)
 
 
 def make_trainer(settings: RunSettings, validator: Validator, checks: Checks) -> TorchTrainer:
@@ -115,7 +120,7 @@ def make_trainer(settings: RunSettings, validator: Validator, checks: Checks) ->
         scaling_config=ScalingConfig(
             num_workers=fewest if fewest == most else (fewest, most),
             use_gpu=settings.cluster.gpus,
-            resources_per_worker=_resources(settings),
+            resources_per_worker=worker_resources(settings),
             elastic_resize_monitor_interval_s=settings.cluster.resize_seconds,
         ),
         run_config=RunConfig(
@@ -232,7 +237,7 @@ def _where_ray_keeps_it(storage: str) -> tuple[str, Any]:
     return filesystem(parse_s3(storage)) if is_s3(storage) else (storage, None)
 
 
-def _check(settings: RunSettings, sources: Sources) -> Checks:
+def check_run(settings: RunSettings, sources: Sources) -> Checks:
     """Everything that workers would refuse, refused before there are any and before the run's folder is touched."""
     mixture = make_mixture(sources, settings.data, settings.train)
     for order in mixture.orders:
@@ -252,7 +257,7 @@ def _check(settings: RunSettings, sources: Sources) -> Checks:
     return checks
 
 
-def _require_writable(storage: str) -> None:
+def require_writable(storage: str) -> None:
     """Raises ValueError when a run cannot be kept in this folder; a bucket says so itself."""
     if is_s3(storage):
         return
@@ -267,31 +272,6 @@ def _require_writable(storage: str) -> None:
         ) from error
 
 
-def _resources(settings: RunSettings) -> dict[str, float]:
+def worker_resources(settings: RunSettings) -> dict[str, float]:
     resources = {"CPU": float(settings.cluster.cpus_per_worker)}
-    return {**resources, "GPU": 1.0} if settings.cluster.gpus else resources
-
-
-def _with_absolute_paths(settings: RunSettings) -> RunSettings:
-    """Workers run in a folder of their own, so paths leave the driver absolute."""
-    uris = tuple(_absolute(uri) for uri in settings.data.uris)
-    data = settings.data.model_copy(update={"uri": uris[0] if len(uris) == 1 else uris})
-    if data.cache_dir is not None:
-        data = data.model_copy(update={"cache_dir": str(Path(data.cache_dir).expanduser().absolute())})
-    cluster = settings.cluster.model_copy(update={"storage": _absolute(settings.cluster.storage)})
-    init = settings.train.init
-    train = settings.train.model_copy(update={"init": None if init is None else _absolute(init)})
-    tasks = {name: _absolute(uri) for name, uri in settings.validation.tasks.items()}
-    reference = settings.validation.reference
-    watched = {"tasks": tasks, "reference": None if reference is None else _absolute(reference)}
-    validation = settings.validation.model_copy(update=watched)
-    update = {"data": data, "cluster": cluster, "train": train, "validation": validation}
-    return settings.model_copy(update=update)
-
-
-def _absolute(uri: str) -> str:
-    """The same place from any folder; a manifest or another JSON file that is named keeps its name."""
-    if is_s3(uri):
-        return uri
-    folder, name = local_folder(uri).absolute(), split_address(uri)[1]
-    return str(folder / name if uri.endswith(".json") else folder)
+    return {**resources, "GPU": settings.cluster.gpu_share} if settings.cluster.gpus else resources

@@ -85,6 +85,7 @@ class Validator:
         except GetTimeoutError:
             ray.cancel(task, force=True)
             raise
+        Voice(self.board, quiet=self.board is None).validated({"step": step_of(name), VALIDATION: metrics})
         say(validation_line(step_of(name), metrics))
         return metrics
 

@@ -120,6 +120,12 @@ class ClusterSettings(Settings):
     )
     cpus_per_worker: float = Field(1, gt=0, description="CPUs reserved for each worker; also its number of threads")
     gpus: bool = Field(False, description="one GPU for every worker")
+    gpu_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="how much of a GPU each worker gets; below 1 with one worker, for several runs on one",
+    )
     max_failures: int = Field(3, ge=0, description="how often a failed worker group is started again")
     resize_seconds: float = Field(
         60, gt=0, description="how often an elastic run looks whether it could have more workers"
@@ -146,6 +152,12 @@ class ClusterSettings(Settings):
                 raise ValueError(
                     f"found {found!r}, allowed is a whole number from 1 on, or two of them as [fewest, most]"
                 )
+
+    @model_validator(mode="after")
+    def _one_worker_on_a_shared_gpu(self) -> "ClusterSettings":
+        if self.gpu_share < 1 and self.workers[1] > 1:  # two workers of one run on one GPU cannot talk to each other
+            raise ValueError(f"gpu_share: found {self.gpu_share:g} with {self.workers[1]} workers, allowed is 1 worker")
+        return self
 
     @field_serializer("workers")
     def _one_number_when_level(self, workers: tuple[int, int]) -> int | list[int]:

@@ -63,6 +63,10 @@ class Lease:
         return f"process {self.pid} on {self.host}, last heard of at {when}"
 
 
+class HeldError(ValueError):
+    """Another driver is at work."""
+
+
 class Hold:
     """This process's hold on a run's folder, until another driver has it."""
 
@@ -150,8 +154,8 @@ def _wait_for_it(storage: Storage, say: Callable[[str], None]) -> None:
             raise _refusal(storage, now)
 
 
-def _refusal(storage: Storage, holder: Lease) -> ValueError:
-    return ValueError(f"run folder {storage.address}: another driver is at work in it, {holder}; stop that one first")
+def _refusal(storage: Storage, holder: Lease) -> HeldError:
+    return HeldError(f"run folder {storage.address}: another driver is at work in it, {holder}; stop that one first")
 
 
 def _renew(hold: Hold, ended: threading.Event) -> None:

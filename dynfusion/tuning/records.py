@@ -1,10 +1,12 @@
 """What a sweep leaves on disk, strictly written and read.
 
 <storage>/<name>/
-  sweep.json       the sweep itself, written once before the first trial
+  sweep.json       the sweep itself, written before the first trial, and again when it is extended
+  reference.json   what ridge regression makes of the held-out molecules, see evaluation/reference.py
   trials/ID.json   one for every trial, replaced whole whenever its state changes
   curves/ID.jsonl  one line for every report of a trial
   finals.json      the best trials and the default again, with fresh seeds
+  runs/ID/         the ordinary run of every trial, see training/run_folder.py
 
 A record with an unknown or missing key, a value of another type, or a number that is not finite is refused.
 """
@@ -66,6 +68,10 @@ class Sweep:
     overrides: tuple[str, ...]
     search: Literal["random", "optuna"]
     scheduler: Literal["fifo", "asha", "median"]
+    grace: float | None
+    """Share of a trial's molecules before which none ends early; None where none ever does."""
+    reduction: Count | None
+    """One of so many trials goes on at each rung of asha."""
     samples: Count
     seed: int
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1)]
@@ -112,6 +118,8 @@ class Point:
     objectives: dict[str, float]
     metrics: dict[str, float]
     seconds: Seconds
+    order: Count
+    """How many reports of all trials came before it: in this order a scheduler judged them."""
 
 
 @dataclass(frozen=True)
@@ -167,14 +175,16 @@ def read_trials(storage: Storage) -> tuple[Trial, ...]:
 
     Raises ValueError naming the first file that is torn, of another kind, or holds another trial than its name says.
     """
-    trials = []
-    for name in _named(storage, TRIALS, ".json"):
-        where = f"{storage.address}/{TRIALS}/{name}.json"
-        trial = _read(Trial, storage.read(f"{TRIALS}/{name}.json"), where)
-        if trial.id != name:
-            raise ValueError(f"{where}: found trial {trial.id}, allowed is {name}, as the file is called")
-        trials.append(trial)
-    return tuple(trials)
+    return tuple(read_trial(storage, name) for name in _named(storage, TRIALS, ".json"))
+
+
+def read_trial(storage: Storage, name: str) -> Trial:
+    """One trial. Raises ValueError as `read_trials`."""
+    where = f"{storage.address}/{TRIALS}/{name}.json"
+    trial = _read(Trial, storage.read(f"{TRIALS}/{name}.json"), where)
+    if trial.id != name:
+        raise ValueError(f"{where}: found trial {trial.id}, allowed is {name}, as the file is called")
+    return trial
 
 
 def read_curves(storage: Storage) -> dict[str, tuple[Point, ...]]:

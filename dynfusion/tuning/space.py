@@ -35,7 +35,7 @@ class Suggester(Protocol):
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int) -> int: ...
-    def suggest_categorical(self, name: str, choices: tuple[Value, ...]) -> Value: ...
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
 def read_space(path: str | Path) -> dict[str, Distribution]:
@@ -61,7 +61,7 @@ def check_space(space: Space, run: RunSettings, *, seed: int = 0) -> None:
             raise ValueError(f"space: {name} is not searched, give it with the sweep: {name}=VALUE")
         if name not in known:
             raise ValueError(f"space: {name}: unknown setting, {nearest(name, known)}")
-        ends = one.choices or ([int(end) for end in _bounds(one)] if one.kind == "randint" else _bounds(one))
+        ends = one.choices or ([int(end) for end in bounds(one)] if one.kind == "randint" else bounds(one))
         for value in ends:
             tree(run, {name: value})
     draws = np.random.default_rng(seed)
@@ -98,11 +98,25 @@ def suggest(space: Space, trial: Suggester) -> dict[str, Value]:
         if one.choices is not None:
             found[name] = trial.suggest_categorical(name, one.choices)
         elif one.kind == "randint":
-            low, high = _bounds(one)
-            found[name] = trial.suggest_int(name, int(low), int(high), step=int(one.step or 1))
+            low, high, step = whole_range(one)
+            found[name] = trial.suggest_int(name, low, high, step=step)
         else:
-            found[name] = trial.suggest_float(name, *_bounds(one), log=one.log)
+            found[name] = trial.suggest_float(name, *bounds(one), log=one.log)
     return found
+
+
+def whole_range(one: Distribution) -> tuple[int, int, int]:
+    """First and last value and step of a `randint`."""
+    low, high = map(int, bounds(one))
+    step = int(one.step or 1)
+    return low, low + (high - low) // step * step, step
+
+
+def bounds(one: Distribution) -> tuple[float, float]:
+    """Both ends of a range."""
+    assert one.low is not None, "only a choice has no range"
+    assert one.high is not None, "only a choice has no range"
+    return float(one.low), float(one.high)
 
 
 def in_force(one: Distribution, settings: Mapping[str, Value]) -> bool:
@@ -113,19 +127,13 @@ def in_force(one: Distribution, settings: Mapping[str, Value]) -> bool:
 def _drawn(one: Distribution, draws: np.random.Generator) -> Value:
     if one.choices is not None:
         return one.choices[int(draws.integers(len(one.choices)))]
-    low, high = _bounds(one)
     if one.kind == "randint":
-        step = int(one.step or 1)
-        return int(low) + step * int(draws.integers(int(high - low) // step + 1))
+        first, last, step = whole_range(one)
+        return first + step * int(draws.integers((last - first) // step + 1))
+    low, high = bounds(one)
     if one.log:
         return min(high, max(low, math.exp(draws.uniform(math.log(low), math.log(high)))))
     return float(draws.uniform(low, high))
-
-
-def _bounds(one: Distribution) -> tuple[float, float]:
-    assert one.low is not None, "only a choice has no range"
-    assert one.high is not None, "only a choice has no range"
-    return float(one.low), float(one.high)
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

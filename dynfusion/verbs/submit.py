@@ -21,6 +21,7 @@ from dynfusion.edges.ray_jobs import (
 from dynfusion.edges.ray_jobs import submit as submit_job
 from dynfusion.run_settings import read_run
 from dynfusion.settings import parse_overrides, read_toml
+from dynfusion.tuning.search import read_search, tune_options
 from dynfusion.verbs.evaluation_settings import read_settings
 
 SUCCEEDED, FAILED, WRONG_USE, STOPPED, NO_CLUSTER, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -93,11 +94,13 @@ def _exit_code(job: str, ending: Ending) -> int:
 
 
 def _run_name(verb: str, parsed: Mapping[str, Any], folder: Path) -> str:
-    """What the job is called: a training run's name, else the last part of where the verb writes."""
+    """What the job is called: a run's or a sweep's name, else the last part of where the verb writes."""
     if verb == "train":
         settings = [read_toml(folder / parsed["run"]), parse_overrides(parsed["overrides"] or ())]
         names = [tree["cluster"]["name"] for tree in settings if "name" in tree.get("cluster", {})]
         return str(names[-1]) if names else Path(parsed["run"]).stem
+    if verb == "tune":
+        return str(parsed["name"] or Path(parsed["space"]).stem)
     return str(parsed.get("out") or parsed.get("extend")).rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -105,20 +108,25 @@ def _check_settings(verb: str, parsed: Mapping[str, Any], folder: Path) -> None:
     """Refuse here what the job would refuse once it runs. Raises ValueError naming the first wrong setting."""
     if verb == "train":
         read_run(folder / parsed["run"], parsed["overrides"] or ())
+    if verb == "tune":
+        if parsed["space"] == "show" or parsed["run"] is None:
+            raise ValueError(
+                "submit tune: found no space and run file, allowed is SPACE --run RUN; `tune show` runs here"
+            )
+        read_search(folder / parsed["space"], folder / parsed["run"], parsed["overrides"] or (), tune_options(parsed))
     if verb == "evaluate":
         read_settings(parsed["overrides"] or ())
 
 
 def _check_shipped(verb: str, parsed: Mapping[str, Any], names: frozenset[str], folder: Path) -> None:
-    """A run file must be where the job looks for it."""
-    if verb != "train":
-        return
-    run = Path(parsed["run"])
-    if run.is_absolute() or run.as_posix() not in names:
-        raise ValueError(
-            f"run file {run}: not among what is sent, allowed is a path inside the working folder {folder} that "
-            ".gitignore and .rayignore do not name"
-        )
+    """A run or space file must be where the job looks for it."""
+    for kind in {"train": ("run",), "tune": ("run", "space")}.get(verb, ()):
+        file = Path(parsed[kind])
+        if file.is_absolute() or file.as_posix() not in names:
+            raise ValueError(
+                f"{kind} file {file}: not among what is sent, allowed is a path inside the working folder {folder} "
+                "that .gitignore and .rayignore do not name"
+            )
 
 
 def _variables(pairs: Sequence[str]) -> dict[str, str]:

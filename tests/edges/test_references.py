@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from dynfusion.edges.absolute_paths import with_absolute_paths
 from dynfusion.edges.ray_board import Watch
-from dynfusion.edges.ray_train import _with_absolute_paths, train_on_ray
+from dynfusion.edges.ray_train import train_on_ray
 from dynfusion.edges.ray_validation import Validator
 from dynfusion.edges.references import keep_reference, open_reference
 from dynfusion.evaluation.reference import Reference, fit_reference
@@ -92,9 +93,9 @@ def test_addresses_leave_the_driver_absolute_and_a_file_keeps_its_name(
         "train": {"init": "model"},
         "validation": {"tasks": {"t": "sets/t", "far": "s3://b/t"}, "reference": "sweep/reference.json"},
     }
-    found = _with_absolute_paths(build(RunSettings, tree))
+    found = with_absolute_paths(build(RunSettings, tree))
     assert found.data.uris == (f"{tmp_path}/packed", f"{tmp_path}/packed/manifest-1.json")
     assert found.train.init == f"{tmp_path}/model"
     assert found.validation.tasks == {"t": f"{tmp_path}/sets/t", "far": "s3://b/t"}
     assert found.validation.reference == f"{tmp_path}/sweep/reference.json"
-    assert _with_absolute_paths(found) == found
+    assert with_absolute_paths(found) == found

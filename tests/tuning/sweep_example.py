@@ -89,6 +89,8 @@ def write_example(
         overrides=("train.log_every_steps=10",),
         search="random",
         scheduler=scheduler,
+        grace=None if scheduler == "fifo" else 0.2,
+        reduction=4 if scheduler == "asha" else None,
         samples=samples,
         seed=0,
         objectives=tuple(objectives),
@@ -114,7 +116,9 @@ def _trial(storage, sweep, number, draws, *, noise, gain, running):
     for report in range(1, REPORTS + 1):
         seen = TOTAL * report // REPORTS
         found = scores(value - 0.2 * math.exp(-report / 2), sweep.objectives, draws, noise)
-        points.append(Point(seen // 100, seen, found, {"all_present": found[first]}, 5.0 * report))
+        points.append(
+            Point(seen // 100, seen, found, {"all_present": found[first]}, 5.0 * report, REPORTS * number + report)
+        )
     state = "finished"
     if number % 16 == 7:
         state, points = "failed", points[:1]

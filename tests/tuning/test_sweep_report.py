@@ -112,7 +112,10 @@ def test_a_folder_without_a_sweep_is_refused_in_one_sentence(tmp_path):
 
 def test_a_line_that_is_being_written_is_left_out_and_a_resumed_trial_goes_on_from_its_checkpoint(tmp_path):
     storage = LocalStorage(tmp_path)
-    points = [Point(step, 100 * step, {"score": float(step)}, {}, 1.0 * step) for step in (1, 2, 3, 2, 3)]
+    points = [
+        Point(step, 100 * step, {"score": float(step)}, {}, 1.0 * step, order)
+        for order, step in enumerate((1, 2, 3, 2, 3))
+    ]
     points[3:] = [replace(point, objectives={"score": 10.0 + point.step}) for point in points[3:]]
     write_curve(storage, "0000", points)
     with (tmp_path / "curves/0000.jsonl").open("a") as file:

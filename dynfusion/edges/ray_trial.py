@@ -1,0 +1,142 @@
+"""One trial's process: the driver of an ordinary training run, which tells Ray Tune of every check.
+
+    Ray Tune: setup, step, step, ... --> queue <-- thread: train_on_ray --> Ray Train's controller and workers
+              reset, the next trial ---> halt ---------^
+
+The process takes no CPU and serves one trial after the other: importing torch takes seconds, a reset none.
+"""
+
+import json
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from ray.exceptions import RayError
+from ray.tune import Trainable
+
+from dynfusion.edges.ray_board import Record, Watch
+from dynfusion.edges.ray_cluster import NoRoomError
+from dynfusion.edges.ray_halt import Halt, HaltedError
+from dynfusion.edges.ray_train import train_on_ray
+from dynfusion.edges.s3_storage import below, open_storage
+from dynfusion.run_settings import RunSettings
+from dynfusion.settings import build
+from dynfusion.training.checkpoint import checkpoint_names
+from dynfusion.training.checks import VALIDATION
+from dynfusion.training.lease import HeldError
+from dynfusion.tuning.book import OPEN
+from dynfusion.tuning.messages import Ended, Job, Report
+from dynfusion.tuning.records import read_trial
+
+JOB, TOLD = "job", "told"
+MEMORY_BYTES = 500_000_000
+"""Of the process, for the cluster's accounts; it takes no CPU."""
+_QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+"""How often Ray Train's controller looks: the end of a short trial must not wait seconds to be seen."""
+
+
+class TrialProcess(Trainable):
+    """Ray Tune's side of a trial. Every result holds one `Report` or, with `done`, one `Ended`."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        for name, value in _QUICK.items():
+            os.environ.setdefault(name, value)
+        self.run = JobRun(config[JOB])
+
+    def step(self) -> dict[str, Any]:
+        told = self.run.next()
+        return {TOLD: told, "done": isinstance(told, Ended)}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.run.end()
+        self.run = JobRun(new_config[JOB])
+        return True
+
+    def cleanup(self) -> None:
+        self.run.end()
+
+
+class JobRun:
+    """One job under way: a thread that drives its run, and what it has to tell."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.settings = build(RunSettings, job.settings)
+        self.storage = open_storage(below(self.settings.cluster.storage, self.settings.cluster.name))
+        self.halt = Halt()
+        self.told: queue.SimpleQueue[Report | Ended | BaseException] = queue.SimpleQueue()
+        self.step, self.seconds = 0, 0.0
+        self.thread = threading.Thread(target=self._run, name=f"run {job.id}", daemon=True)
+        for report in self._kept():
+            self.told.put(report)
+
+    def next(self) -> Report | Ended:
+        """What it tells next, once there is something. Raises what Ray raised when a process was lost.
+
+        What a killed attempt had scored is told before this one begins.
+        """
+        if self.told.empty() and self.thread.ident is None:
+            self.thread.start()
+        told = self.told.get()
+        if isinstance(told, BaseException):
+            raise told
+        return told
+
+    def end(self) -> None:
+        """Return once the run has ended, by itself or by force."""
+        if self.thread.ident is not None:
+            self.halt.pull()
+            self.thread.join()
+
+    def _run(self) -> None:
+        try:
+            train_on_ray(self.settings, Watch(self._record, lambda _: None, self._validated), self.halt)
+            for report in self._kept():  # what the board lost
+                self.told.put(report)
+            self._discard_checkpoints()
+            self.told.put(Ended("finished", None, self.seconds))
+        except HaltedError:
+            if self._is_over():
+                self._discard_checkpoints()
+        except (RayError, NoRoomError, HeldError) as error:  # no fault of the settings: it may go better later
+            self.told.put(error)
+        except (ValueError, RuntimeError) as error:
+            self.told.put(Ended("failed", str(error), self.seconds))
+        except BaseException as error:
+            self.told.put(error)
+
+    def _record(self, made: Record) -> None:
+        self.seconds += made["step_seconds"] * (made["step"] - self._record_before(made["step"]))
+
+    def _record_before(self, step: int) -> int:
+        train = self.settings.train
+        return max((step - 1) // every * every for every in (train.log_every_steps, train.checkpoint_every_steps))
+
+    def _validated(self, made: Record) -> None:
+        if made["step"] > self.step:
+            self.told.put(self._report(made["step"], made[VALIDATION]))
+
+    def _report(self, step: int, metrics: dict[str, float]) -> Report:
+        self.step = step
+        rows = self.settings.train.global_batch_rows
+        names = checkpoint_names(self.storage)
+        return Report(step, step * rows, metrics, self.seconds, names[-1] if names else None)
+
+    def _kept(self) -> Iterator[Report]:
+        """The checks of the run's folder that have not been told, in order."""
+        files = [name for name in self.storage.sizes(VALIDATION) if name.endswith(".json") and not name.startswith(".")]
+        found = [json.loads(self.storage.read(f"{VALIDATION}/{name}")) for name in sorted(files)]
+        for check in sorted(found, key=lambda check: check["step"]):
+            if check["step"] > self.step:
+                yield self._report(check["step"], check["metrics"])
+
+    def _is_over(self) -> bool:
+        """Whether the sweep's records say that it ends here; else the sweep itself was ended, and will go on."""
+        return read_trial(open_storage(self.job.sweep), self.job.id).state not in OPEN
+
+    def _discard_checkpoints(self) -> None:
+        """Nobody goes on with a trial that is over: its model, where it has one, its checks and its history stay."""
+        for name in checkpoint_names(self.storage):
+            self.storage.remove(name)

@@ -1,0 +1,68 @@
+"""Ray Tune's schedulers as judges of a sweep: functions of the reports they have heard, by our own trial ids."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
+
+from dynfusion.tuning.records import Sweep
+
+_TIME, _VALUE = "samples_seen", "value"
+
+
+@dataclass(frozen=True)
+class _Named:
+    """All that the schedulers used here know a trial by."""
+
+    trial_id: str
+
+
+class NeverStops:
+    """FIFO: every trial runs to its end."""
+
+    def __call__(self, trial: str, samples_seen: int, value: float) -> bool:
+        return False
+
+
+class TuneJudge:
+    """A scheduler of Ray Tune that stops trials and never pauses them."""
+
+    def __init__(self, scheduler: TrialScheduler) -> None:
+        self.scheduler: Any = scheduler
+        self.known: set[str] = set()
+
+    def __call__(self, trial: str, samples_seen: int, value: float) -> bool:
+        named = _Named(trial)
+        if trial not in self.known:
+            self.known.add(trial)
+            self.scheduler.on_trial_add(None, named)
+        decision = self.scheduler.on_trial_result(None, named, {_TIME: samples_seen, _VALUE: value})
+        assert decision in (TrialScheduler.CONTINUE, TrialScheduler.STOP)
+        return bool(decision == TrialScheduler.STOP)
+
+
+def make_judge(sweep: Sweep, longest: int) -> NeverStops | TuneJudge:
+    """The judge of a sweep whose longest trial sees so many molecules. Of several objectives none is judged."""
+    mode = sweep.objectives[0].direction
+    if sweep.scheduler == "fifo":
+        return NeverStops()
+    assert sweep.grace is not None
+    grace = max(1, sweep.grace * longest)
+    if sweep.scheduler == "asha":
+        assert sweep.reduction is not None
+        return TuneJudge(
+            AsyncHyperBandScheduler(
+                time_attr=_TIME,
+                metric=_VALUE,
+                mode=mode,
+                max_t=longest,
+                grace_period=grace,
+                reduction_factor=sweep.reduction,
+                stop_last_trials=False,
+            )
+        )
+    # It would pause trials, which ours cannot, to let others catch up, but for an endless time slice.
+    return TuneJudge(
+        MedianStoppingRule(time_attr=_TIME, metric=_VALUE, mode=mode, grace_period=grace, min_time_slice=inf)
+    )

@@ -1,0 +1,47 @@
+"""Whether a sweep's folder is that of the sweep that is asked for, and what may change between two commands."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dynfusion.tuning.records import Sweep
+
+FREE = ("samples", "top_k", "rerun_seeds", "overrides", "versions", "objective")
+"""What a later command may have otherwise: how far it goes, and how that is said."""
+UNSEEN = ("cluster", "tracking", "evaluation", "data.uri", "data.cache_dir", "data.cache_bytes", "data.feed")
+"""Parts of the run that decide no step. Which data these are, the reference and the trials' own runs know."""
+
+
+def check_same(before: Sweep, now: Sweep, *, begun: int, address: str) -> None:
+    """Raises ValueError naming what differs, or when fewer samples are asked for than there are trials."""
+    difference = _difference(_told(before), _told(now), "")
+    if difference:
+        raise ValueError(
+            f"sweep folder {address}: belongs to another sweep, {difference}; choose another name for the sweep, or "
+            "remove the folder"
+        )
+    if now.samples < begun:
+        raise ValueError(f"samples: found {now.samples}, allowed is {begun} or more, as many trials as {address} has")
+
+
+def _told(sweep: Sweep) -> dict[str, Any]:
+    told = {name: value for name, value in asdict(sweep).items() if name not in FREE}
+    return {**told, "objectives": [objective.name for objective in sweep.objectives]}
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> str:
+    for name in sorted({*before, *now}):
+        if prefix.startswith("run.") and f"{prefix}{name}".removeprefix("run.") in UNSEEN:
+            continue
+        old, new = _plain(before.get(name)), _plain(now.get(name))
+        if isinstance(old, dict) and isinstance(new, dict) and prefix.split(".")[0] in ("", "run"):
+            below = _difference(old, new, f"{prefix}{name}.")
+            if below:
+                return below
+        elif old != new:
+            return f"{f'{prefix}{name}'.removeprefix('run.')} was {old!r} and is now {new!r}"
+    return ""
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

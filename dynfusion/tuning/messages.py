@@ -1,0 +1,37 @@
+"""What passes between a sweep's driver and its trials."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run to be made: the driver's order."""
+
+    id: str
+    settings: dict[str, Any]
+    """The full tree of the run."""
+    sweep: str
+    """Address of the sweep's folder."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A check of a running job."""
+
+    step: int
+    samples_seen: int
+    metrics: dict[str, float]
+    seconds: float
+    """Of training, by this attempt."""
+    checkpoint: str | None
+    """The last one of its run, whole or not."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended of itself."""
+
+    state: Literal["finished", "failed"]
+    reason: str | None
+    seconds: float

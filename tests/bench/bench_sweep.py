@@ -1,0 +1,184 @@
+"""What a sweep costs beside its trials, what ASHA saves, and whether anything grows over many trials.
+
+    python -m tests.bench.bench_sweep PACK STORAGE [--only compare many] [--set NAME=VALUE ...]
+
+`compare` runs the same samples with the same seed twice, FIFO and then ASHA: the best of each, the molecules that ASHA
+saw as a share of FIFO's, and the median seconds that a trial took beside its training. `many` runs trials of a tiny
+model for a few steps: the memory of what lasts (driver, head) after 20 trials and at the end, and what is left running.
+Prints one JSON line a part; every sweep is an ordinary `dynfusion tune` on a cluster of its own.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dynfusion.training.storage import LocalStorage
+from dynfusion.tuning.records import Trial, read_trials
+
+LASTING = ("gcs_server", "raylet", "dashboard")
+EARLY = 20
+SECONDS = 5.0
+TINY = {
+    "model.dim": 8,
+    "model.gate_hidden": 4,
+    "model.decoder_hidden": 8,
+    "model.score_hidden": 4,
+    "train.epochs": 1,
+    "engine.kind": "torch",
+    "validation.rows": 64,
+}
+ENDED = ("finished", "stopped", "failed")
+
+
+def main(
+    pack: str,
+    storage: Path,
+    *,
+    parts: Sequence[str] = ("compare", "many"),
+    space: str = "tune_spaces/joint.toml",
+    run: str = "jobs/runs/pretrained.toml",
+    samples: int = 48,
+    many: int = 200,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run the parts and print a line for each; what the lines say comes back by part."""
+    found = {}
+    for part in parts:
+        head = {"benchmark": f"sweep {part}", "cpus": os.cpu_count(), "ray": version("ray"), "space": space, "run": run}
+        if part == "compare":
+            found[part] = head | compare(pack, storage, space, run, samples, overrides)
+        else:
+            found[part] = head | many_trials(pack, storage, space, run, many, overrides)
+        print(json.dumps(found[part]))
+    return found
+
+
+def compare(pack: str, storage: Path, space: str, run: str, samples: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """FIFO and then ASHA over the same samples."""
+    figures: dict[str, Any] = {"samples": samples, "overrides": list(overrides)}
+    seen = {}
+    for scheduler in ("fifo", "asha"):
+        options = ["--scheduler", scheduler, "--samples", str(samples), "--top-k", "0"]
+        seconds, _ = sweep(pack, storage, f"bench-{scheduler}", space, run, options, overrides)
+        trials = of_sweep(storage, f"bench-{scheduler}")
+        seen[scheduler] = sum(trial.samples_seen for trial in trials)
+        figures[scheduler] = summary(trials) | {"seconds": round(seconds)}
+    return figures | {"asha_samples_over_fifo": round(seen["asha"] / seen["fifo"], 3)}
+
+
+def many_trials(
+    pack: str, storage: Path, space: str, run: str, samples: int, overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Many trials that are next to nothing."""
+    tiny = [*(f"{name}={value}" for name, value in TINY.items()), *overrides]
+    options = ["--samples", str(samples), "--top-k", "0"]
+    seconds, memory = sweep(pack, storage, "bench-many", space, run, options, tiny)
+    trials = of_sweep(storage, "bench-many")
+    early = next((taken for done, taken in memory if done >= min(EARLY, samples)), {})
+    late = memory[-1][1] if memory else {}
+    grown = {name: [early.get(name, 0) >> 20, size >> 20] for name, size in late.items()}
+    return summary(trials) | {"samples": samples, "seconds": round(seconds), f"mb_after_{EARLY}_and_at_the_end": grown}
+
+
+def sweep(
+    pack: str, storage: Path, name: str, space: str, run: str, options: Sequence[str], overrides: Sequence[str]
+) -> tuple[float, list[tuple[int, dict[str, int]]]]:
+    """Seconds, and the memory of lasting processes in bytes by the number of trials done. Raises when it fails."""
+    given = [f"data.uri={pack}", f"cluster.storage={storage}", *overrides]
+    command = [sys.executable, "-m", "dynfusion", "tune", space, "--run", run, "--name", name, *options, *given]
+    storage.mkdir(parents=True, exist_ok=True)
+    taken: list[tuple[int, dict[str, int]]] = []
+    ended = threading.Event()
+    started = time.monotonic()
+    with (storage / f"{name}.log").open("w") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+        def watch() -> None:
+            while not ended.wait(SECONDS):
+                taken.append((number_done(storage, name), lasting(driver.pid)))
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            code = driver.wait()
+        finally:
+            ended.set()
+            thread.join()
+    if code != 0:
+        raise subprocess.CalledProcessError(code, command)
+    return time.monotonic() - started, [pair for pair in taken if pair[1]]
+
+
+def lasting(driver: int) -> dict[str, int]:
+    """Unshared memory in bytes of the driver and of the head's processes."""
+    try:
+        processes = [psutil.Process(driver), *psutil.Process(driver).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return {}
+    found = {}
+    for number, process in enumerate(processes):
+        try:
+            said = " ".join(process.cmdline())
+            name = "driver" if number == 0 else next((n for n in LASTING if f"{n}" in said.split("--")[0]), None)
+            memory = process.memory_info()
+        except psutil.NoSuchProcess:
+            continue
+        if name is not None:
+            found[name] = memory.rss - memory.shared
+    return found
+
+
+def number_done(storage: Path, name: str) -> int:
+    """Trials that are over."""
+    states = [json.loads(path.read_text())["state"] for path in (storage / name / "trials").glob("[!.]*.json")]
+    return sum(state in ENDED for state in states)
+
+
+def of_sweep(storage: Path, name: str) -> tuple[Trial, ...]:
+    return read_trials(LocalStorage(storage / name))
+
+
+def summary(trials: Sequence[Trial]) -> dict[str, Any]:
+    """The best of the finished trials and what all of them took."""
+    scores = [next(iter(t.objectives.values())) for t in trials if t.objectives and t.state == "finished"]
+    return {
+        "best": max(scores, default=None),
+        "states": {state: sum(trial.state == state for trial in trials) for state in ENDED},
+        "samples_seen": sum(trial.samples_seen for trial in trials),
+        "median_training_seconds": round(statistics.median(trial.seconds for trial in trials), 1),
+        "median_overhead_seconds": round(statistics.median(trial.overhead_seconds for trial in trials), 1),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pack")
+    parser.add_argument("storage", type=Path)
+    parser.add_argument("--only", nargs="+", choices=("compare", "many"), default=("compare", "many"))
+    parser.add_argument("--space", default="tune_spaces/joint.toml")
+    parser.add_argument("--run", default="jobs/runs/pretrained.toml")
+    parser.add_argument("--samples", type=int, default=48)
+    parser.add_argument("--many", type=int, default=200)
+    parser.add_argument("--set", dest="overrides", nargs="*", default=[])
+    told = parser.parse_args()
+    main(
+        told.pack,
+        told.storage.absolute(),
+        parts=told.only,
+        space=told.space,
+        run=told.run,
+        samples=told.samples,
+        many=told.many,
+        overrides=told.overrides,
+    )

@@ -1,0 +1,220 @@
+"""Sweeps on real Ray Tune and Ray Train, of trials that take a second: their records, their end, and being killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dynfusion.run_settings import read_run
+from dynfusion.training.storage import LocalStorage
+from dynfusion.tuning.records import DEFAULT, Trial, read_curves, read_finals, read_sweep, read_trials
+from dynfusion.tuning.samples import random_sample
+from tests.clusters import TwoNodes, two_node_cluster
+from tests.datasets import packed
+from tests.training.cases import MODEL
+
+STEPS, BATCH = 12, 128
+RUN = """
+[data]
+uri = "{uri}"
+[model]
+{model}
+[masking]
+ramp_share = 0.2
+[train]
+epochs = 3
+global_batch_rows = 128
+log_every_steps = 2
+checkpoint_every_steps = 3
+gradient_clipping = 0.0
+[engine]
+kind = "torch"
+[cluster]
+storage = "{storage}"
+workers = 1
+"""
+GOOD = '["loss.alignment"]\nloguniform = [0.005, 0.5]\n\n["train.learning_rate"]\nloguniform = [1e-4, 3e-2]\n'
+SOME_FAIL = '["loss.alignment"]\nloguniform = [0.005, 0.5]\n\n["train.learning_rate"]\nchoice = [0.01, 1e30]\n'
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return packed(tmp_path_factory.mktemp("data"), rows=700, holdout=0.2).uri
+
+
+def command(folder: Path, uri: str, space: str, *options: str, model: str = "") -> list[str]:
+    """`dynfusion tune` of a space over the run, both written into the folder."""
+    widths = model or "".join(f"{name} = {getattr(MODEL, name)}\n" for name in ("dim", "gate_hidden", "decoder_hidden"))
+    (folder / "run.toml").write_text(RUN.format(uri=uri, storage=folder / "runs", model=widths))
+    (folder / "space.toml").write_text(space)
+    files = [str(folder / "space.toml"), "--run", str(folder / "run.toml"), "--name", "sweep"]
+    return [sys.executable, "-m", "dynfusion", "tune", *files, *options]
+
+
+def done(command: list[str], cluster: TwoNodes | None = None) -> str:
+    """Its output, once it has succeeded."""
+    environment = cluster.environment if cluster else {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    made = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return made.stdout
+
+
+def trials(folder: Path) -> tuple[Trial, ...]:
+    return read_trials(LocalStorage(folder / "runs" / "sweep"))
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_its_records_its_report_and_a_run_file_of_its_winner(uri: str, tmp_path: Path) -> None:
+    said = done(command(tmp_path, uri, SOME_FAIL, "--samples", "4", "--seed", "1", "--top-k", "1", "--seeds", "2"))
+    storage = LocalStorage(tmp_path / "runs" / "sweep")
+    sweep, found = read_sweep(storage), read_trials(storage)
+    assert [trial.settings for trial in found] == [random_sample(sweep.space, 1, number) for number in range(4)]
+    wild = {trial.id for trial in found if trial.settings["train.learning_rate"] == 1e30}
+    assert 0 < len(wild) < 4
+    for trial in found:
+        assert trial.attempts == 1
+        assert trial.total_samples == STEPS * BATCH
+        if trial.id in wild:
+            assert trial.state == "failed"
+            assert trial.reason is not None
+            assert trial.reason.startswith("training stopped at step ")
+            continue
+        assert (trial.state, trial.step, trial.samples_seen) == ("finished", STEPS, STEPS * BATCH)
+        points = read_curves(storage)[trial.id]
+        assert [point.step for point in points] == [3, 6, 9, 12]
+        assert points[-1].objectives == trial.objectives
+        checks = json.loads((storage.folder / trial.run / f"validation/checkpoint-{STEPS:08d}-001.json").read_text())
+        assert trial.objectives == {"score": checks["metrics"]["over_ridge"]}
+        assert (storage.folder / trial.run / "model" / "model.safetensors").exists()
+        assert not list((storage.folder / trial.run).glob("checkpoint-*"))
+        assert trial.seconds > 0
+    finals = read_finals(storage)
+    assert finals is not None
+    assert finals.complete
+    assert [(entry.label == DEFAULT, [run.seed for run in entry.seeds]) for entry in finals.entries] == [
+        (False, [1001, 1002]),
+        (True, [1001, 1002]),
+    ]
+    assert finals.entries[0].label not in wild
+    best = read_run(storage.folder / "best.toml")
+    for name, value in finals.entries[0].settings.items():
+        part, leaf = name.split(".")
+        assert getattr(getattr(best, part), leaf) == value
+    assert tomllib.loads((storage.folder / "best.toml").read_text())["cluster"]["name"] == "sweep-best"
+    assert (storage.folder / "report.html").exists()
+    assert f"report: {storage.folder}/report.html" in said
+    assert "4 of 4 done" in said
+    assert all(f"trial {name}  FAILED: training stopped at step" in said for name in wild)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[TwoNodes]:
+    with two_node_cluster(head_cpus=1, second_cpus=1) as made:
+        yield made
+
+
+def left_on(cluster: TwoNodes) -> tuple[Counter[str], Counter[str]]:
+    """What is alive on a cluster: actors by class, placement groups by state."""
+    actors = cluster.ask("/api/v0/actors?limit=10000")["data"]["result"]["result"]
+    groups = cluster.ask("/api/v0/placement_groups?limit=10000")["data"]["result"]["result"]
+    alive = Counter(actor["class_name"] for actor in actors if actor["state"] != "DEAD")
+    return alive, Counter(group["state"] for group in groups if group["state"] != "REMOVED")
+
+
+@pytest.mark.slow
+def test_asha_stops_trials_and_leaves_no_worker_actor_or_placement_group(
+    uri: str, tmp_path: Path, cluster: TwoNodes
+) -> None:
+    options = ("--scheduler", "asha", "--samples", "8", "--reduction", "2", "--top-k", "0")
+    done(command(tmp_path, uri, GOOD, *options), cluster)
+    found = trials(tmp_path)
+    assert {trial.state for trial in found} == {"finished", "stopped"}
+    for trial in found:
+        assert (trial.samples_seen == trial.total_samples) == (trial.state == "finished")
+        assert not list((tmp_path / "runs" / "sweep" / trial.run).glob("checkpoint-*"))
+    assert left_on(cluster) == (Counter(), Counter())
+    assert not [process.name() for process in workers_of(cluster) if "IDLE" not in process.name()]
+
+
+def workers_of(cluster: TwoNodes) -> list[psutil.Process]:
+    """Ray's worker processes on both nodes."""
+    found = [*cluster.head.processes(), *cluster.second.processes()]
+    return [process for process in found if process.is_running() and process.name().startswith("ray::")]
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_trial_and_driver_are_killed_has_the_trials_of_one_that_was_not(
+    uri: str, tmp_path: Path, cluster: TwoNodes
+) -> None:
+    slow = "dim = 512\ngate_hidden = 32\ndecoder_hidden = 1024\n"  # a trial outlives the kill that is meant for it
+    order = command(tmp_path, uri, GOOD, "--samples", "4", "--top-k", "0", "train.epochs=12", model=slow)
+    killed: list[int] = []
+    with subprocess.Popen(order, stdout=subprocess.PIPE, text=True, env=cluster.environment) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if line.startswith("trial ") and "%" in line and not killed:
+                killed.append(trial_process(cluster))
+                os.kill(killed[0], signal.SIGKILL)
+            elif "attempt 2" in line:
+                killed.append(driver.pid)
+            elif len(killed) == 2 and line.startswith("trial ") and "%" in line:
+                driver.kill()
+    assert len(killed) == 2
+    before = {trial.id: trial for trial in trials(tmp_path)}
+    assert any(trial.state == "running" for trial in before.values())
+    kept = {name: last_whole(tmp_path / "runs" / "sweep" / trial.run) for name, trial in before.items()}
+    done(order, cluster)
+    found = trials(tmp_path)
+    space = read_sweep(LocalStorage(tmp_path / "runs" / "sweep")).space
+    assert [(trial.id, trial.settings) for trial in found] == [
+        (f"{n:04d}", random_sample(space, 0, n)) for n in range(4)
+    ]
+    assert all(trial.state == "finished" for trial in found)
+    for trial in found:
+        if trial.id in before and before[trial.id].state == "running":
+            assert trial.attempts > before[trial.id].attempts
+            steps = [int(path.name.split("-")[1]) for path in checks_of(tmp_path / "runs" / "sweep" / trial.run, kept)]
+            assert all(step > kept[trial.id][0] for step in steps)
+    assert left_on(cluster) == (Counter(), Counter())
+
+
+def trial_process(cluster: TwoNodes) -> int:
+    """Process id of a trial's own process."""
+    return next(process.pid for process in workers_of(cluster) if "TrialProcess" in process.name())
+
+
+def last_whole(run: Path) -> tuple[int, int]:
+    """(step, attempt) of the last checkpoint of a run that has its list of files; (0, 0) without one."""
+    found = [path for path in sorted(run.glob("checkpoint-*")) if list(path.glob("files-*"))]
+    return (int(found[-1].name.split("-")[1]), int(found[-1].name.split("-")[2])) if found else (0, 0)
+
+
+def checks_of(run: Path, kept: dict[str, tuple[int, int]]) -> list[Path]:
+    """Checks that attempts after those of `kept` have made."""
+    attempt = kept[run.name][1]
+    return [path for path in run.glob("validation/*.json") if int(path.stem.split("-")[2]) > attempt]
+
+
+@pytest.mark.slow
+def test_a_finished_sweep_is_extended_and_another_one_is_refused(uri: str, tmp_path: Path, cluster: TwoNodes) -> None:
+    done(command(tmp_path, uri, GOOD, "--samples", "1", "--top-k", "0"), cluster)
+    [first] = trials(tmp_path)
+    done(command(tmp_path, uri, GOOD, "--samples", "2", "--top-k", "0"), cluster)
+    assert trials(tmp_path)[0] == first
+    assert [trial.state for trial in trials(tmp_path)] == ["finished", "finished"]
+    other = subprocess.run(
+        command(tmp_path, uri, GOOD, "--samples", "2", "--seed", "5"),
+        capture_output=True,
+        text=True,
+        env=cluster.environment,
+    )
+    assert other.returncode == 1
+    assert "belongs to another sweep, seed was 0 and is now 5" in other.stderr
