@@ -73,7 +73,7 @@ def fit_reference(dataset: Dataset, settings: ImputerSettings, rows: int) -> Ref
     """
     manifest = dataset.manifest
     statistics, task = pack_statistics(manifest), held_out(dataset, rows)
-    pool = read_pool(dataset, modalities=task.modalities, statistics=statistics, max_rows=settings.pool_rows)
+    pool = read_pool([dataset], modalities=task.modalities, statistics=statistics, max_rows=settings.pool_rows)
     fitted = [fit_ridge(pool, visible, target, settings=settings) for visible, target in ridge_plan(task.modalities)]
     imputers = collect(pool, fitted, settings=settings)
     scaled = standardise_present(task.values, task.present, modalities=task.modalities, statistics=statistics)

@@ -25,13 +25,21 @@ from dynfusion.evaluation.representations.fused import embed_task, matched, mean
 from dynfusion.evaluation.representations.pool import read_pool
 from dynfusion.evaluation.representations.table import rivals
 from dynfusion.evaluation.representations.units import standardised
+from dynfusion.evaluation.scores.resampling import one_class_share
 from dynfusion.evaluation.tasks.leaks import leaks
 from dynfusion.evaluation.tasks.task import SPLITS, TaskData
 from dynfusion.evaluation.versions import versions
-from dynfusion.store.dataset import Dataset
+from dynfusion.training.sources import Sources
 from dynfusion.verbs.display import console, progress
-from dynfusion.verbs.evaluated_models import EvaluatedModel, open_models, open_pool, parse_models, pool_keys
-from dynfusion.verbs.evaluated_tasks import describe, read_structured, shares_known
+from dynfusion.verbs.evaluated_models import (
+    EvaluatedModel,
+    PoolMolecules,
+    open_models,
+    open_pool,
+    parse_models,
+    pool_molecules,
+)
+from dynfusion.verbs.evaluated_tasks import check_task, describe, read_structured, shares_known
 from dynfusion.verbs.evaluation_settings import read_settings
 from dynfusion.verbs.labelled_table import TableColumns, is_table, pack_table, parse_tasks
 from dynfusion.verbs.plan_evaluate import expectation
@@ -47,7 +55,7 @@ class Common:
     models: list[EvaluatedModel]
     rivals: list[Contestant]
     fillers: Rivals
-    pool_keys: frozenset[str] | None
+    pool: PoolMolecules
     settings: EvaluationSettings
     out: Path
     workers: int | None
@@ -105,6 +113,8 @@ def evaluate_models(
     """
     if not tasks:
         raise ValueError("tasks: found none, give at least one NAME=URI")
+    for name, uri in tasks.items():
+        check_task(name, uri, models[0].model.dims, settings)
     common = prepare(models, open_pool(models[0], settings.pool), settings, Path(out), workers)
     outcomes = [evaluate_task(name, uri, common) for name, uri in tasks.items()]
     with progress("write the report"):
@@ -115,7 +125,7 @@ def evaluate_models(
             for one in models
             if one.seed == 0
         )
-        provenance = Provenance(records, versions())
+        provenance = Provenance(records, versions(), common.pool.known)
         write_report(common.out, build_report(outcomes, common.fillers, settings, provenance=provenance))
         pq.write_table(cells_table(outcomes, settings.statistics), common.out / "cells.parquet")
     written = read_report(common.out)
@@ -126,18 +136,18 @@ def evaluate_models(
 
 
 def prepare(
-    models: list[EvaluatedModel], dataset: Dataset, settings: EvaluationSettings, out: Path, workers: int | None
+    models: list[EvaluatedModel], sources: Sources, settings: EvaluationSettings, out: Path, workers: int | None
 ) -> Common:
     """What is fitted on the pool, once for all tasks. Needs a running Ray."""
     first = models[0].model
     with progress("read the pool"):
         statistics, most = first.statistics(), settings.imputers.pool_rows
-        pool = read_pool(dataset, modalities=first.modalities, statistics=statistics, max_rows=most)
-        keys = pool_keys(dataset)
+        pool = read_pool(sources.datasets, modalities=first.modalities, statistics=statistics, max_rows=most)
+        molecules = pool_molecules(sources.datasets)
     with progress("fit imputers") as advance:
         fillers = fit_rivals_on_ray(pool, settings=settings.imputers, workers=workers, progress=advance)
     lines = rivals(fillers.ridge, pool, dim=first.dim, structures=True)
-    return Common(models, lines, fillers, keys, settings, out, workers)
+    return Common(models, lines, fillers, molecules, settings, out, workers)
 
 
 def evaluate_task(name: str, uri: str | Path, common: Common) -> TaskOutcome:
@@ -192,7 +202,8 @@ def _plan(task: TaskData, common: Common, models: list[EvaluatedModel], *, rival
         mean = embed_task(PROJECTION_MEAN + suffix, mean_projection(one.model), task, corrupted=not quick)
         fused += [Contestant(mean.name, (mean,), one.name, one.seed), line]
     lines = [line for line in common.rivals if rivals and (line.name != FINGERPRINT or task.structure is not None)]
-    return parts(task.modalities, lines, fused, ablated, settings=common.settings)
+    sizes = bool((task.smiles != "").any())
+    return parts(task.modalities, lines, fused, ablated, settings=common.settings, sizes=sizes)
 
 
 def _outcome(
@@ -201,7 +212,7 @@ def _outcome(
     test = task.rows("test")
     binary = task.kind == "binary"
     cuts = [inputs.given, *(fold for fold in inputs.folds if fold is not inputs.given)]
-    found = [asdict(leaks(task, fold, pool_keys=common.pool_keys)) for fold in cuts] if task.structure else []
+    found = [asdict(leaks(task, fold, pool_keys=common.pool.keys)) for fold in cuts] if task.structure else []
     return TaskOutcome(
         name=task.name,
         kind=task.kind,
@@ -221,5 +232,6 @@ def _outcome(
         alignment=insight.alignment,
         collapse=insight.collapse,
         labels_known={part: shares_known(task, part) for part in SPLITS},
+        undefined_draws=one_class_share(task.labels[test], inputs.counts[test]) if binary else 0.0,
         test_labels=task.labels[test],
     )

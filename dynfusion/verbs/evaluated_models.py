@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from dynfusion.edges.datasets import open_dataset
+from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.ray_tasks import map_on_ray
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.edges.s3_storage import open_storage
 from dynfusion.encoders.molecules import canonical_keys
 from dynfusion.fusion.api import FusionModel
+from dynfusion.settings import build
 from dynfusion.store.dataset import Dataset
 from dynfusion.training.checkpoint import MODEL
+from dynfusion.training.config import DataSettings
+from dynfusion.training.sources import Sources
 
 KEYS_AT_ONCE = 4096
 
@@ -129,42 +132,55 @@ def _read_training(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not readable as JSON, {error}") from None
 
 
-def open_pool(first: EvaluatedModel, uri: str | None) -> Dataset:
-    """The data set that a model was trained on: `uri`, else where its training.json says.
+def open_pool(first: EvaluatedModel, moved: str | tuple[str, ...] | None) -> Sources:
+    """The data that a model was trained on: `moved`, else where its training.json says.
 
-    Raises ValueError when neither says, when training names several, or when it is another data set than that.
+    Raises ValueError when neither says, or when it is other data than that.
     """
-    data = first.training.get("data", {})
-    uri = uri or data.get("uri")
-    if isinstance(uri, list):
-        raise ValueError(
-            f"setting evaluation.pool: the model was trained on {len(uri)} data sets, name the one that imputers are "
-            "fitted on"
-        )
-    if uri is None:
+    data, settings = first.training.get("data", {}), first.training.get("settings", {}).get("data", {})
+    uris = _listed(moved or data.get("uri") or ())
+    if not uris:
         raise ValueError(
             "setting evaluation.pool: no value, and the model folder has no training.json naming its data; give a URI"
         )
-    dataset = open_dataset(uri)
-    found, expected = dataset.manifest.fingerprint, data.get("fingerprint")
-    if expected is not None and expected != found:
-        raise ValueError(f"pool {uri}: its fingerprint is {found}, the model was trained on {expected}")
+    trained_on = _listed(data.get("uri") or uris)
+    if len(uris) != len(trained_on):
+        raise ValueError(
+            f"setting evaluation.pool: found {len(uris)} data sets, allowed are all {len(trained_on)} that the model "
+            f"was trained on, in their order: {', '.join(trained_on)}"
+        )
+    pool = open_sources(build(DataSettings, {"uri": uris, "weights": settings.get("weights", ())}))
+    where, expected = f"pool {', '.join(uris)}", data.get("fingerprint")
+    if expected is not None and expected != pool.fingerprint:
+        raise ValueError(f"{where}: its fingerprint is {pool.fingerprint}, the model was trained on {expected}")
     statistics = first.model.statistics()
-    for spec in dataset.manifest.modalities:
+    for spec in pool.modalities:
         if spec.name in statistics and not np.allclose(spec.mean, statistics[spec.name][0], atol=1e-5):
-            raise ValueError(f"pool {uri}: its {spec.name} has other means than the data that the model was trained on")
-    return dataset
+            raise ValueError(f"{where}: its {spec.name} has other means than the data that the model was trained on")
+    return pool
 
 
-def pool_keys(dataset: Dataset) -> frozenset[str] | None:
-    """Canonical SMILES, without stereochemistry, of the pool's training rows; None where the pack has no SMILES.
+def _listed(uris: str | Sequence[str]) -> tuple[str, ...]:
+    return (uris,) if isinstance(uris, str) else tuple(uris)
 
-    The caller has initialised Ray.
-    """
-    smiles = [text for text in dataset.table("train")["smiles"].to_pylist() if text]
+
+@dataclass(frozen=True)
+class PoolMolecules:
+    """Which molecules a model was trained on, as far as their SMILES are known."""
+
+    keys: frozenset[str] | None
+    """Canonical SMILES without stereochemistry; None where no SMILES is known."""
+    known: float
+    """Share of the training rows whose SMILES is known, 0..1."""
+
+
+def pool_molecules(datasets: Sequence[Dataset]) -> PoolMolecules:
+    """The pool's training rows. The caller has initialised Ray."""
+    texts = [text for dataset in datasets for text in dataset.table("train")["smiles"].to_pylist()]
+    smiles = [text for text in texts if text]
     if not smiles:
-        return None
+        return PoolMolecules(None, 0.0)
     keys: set[str] = set()
     chunks = [(smiles[start : start + KEYS_AT_ONCE],) for start in range(0, len(smiles), KEYS_AT_ONCE)]
     map_on_ray(canonical_keys, chunks, finished=lambda number, found: keys.update(key for key in found if key))
-    return frozenset(keys)
+    return PoolMolecules(frozenset(keys), len(smiles) / len(texts))

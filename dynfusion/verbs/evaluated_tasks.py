@@ -3,16 +3,40 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_tasks import map_on_ray
 from dynfusion.encoders.structure import StructureArrays, structure_arrays
+from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.tasks.structure import Structure
 from dynfusion.evaluation.tasks.task import TaskData, read_task
 
 MOLECULES_AT_ONCE = 1024
+PARTS: tuple[Literal["train", "holdout", "dropped"], ...] = ("train", "holdout", "dropped")
+
+
+def check_task(name: str, uri: str | Path, dims: Mapping[str, int], settings: EvaluationSettings) -> None:
+    """Raises ValueError where a packed data set cannot be a task of a model with these modalities, before any work."""
+    dataset = open_dataset(uri)
+    found = {spec.name: spec.dim for spec in dataset.manifest.modalities}
+    if found != dict(dims):
+        raise ValueError(
+            f"task {name}: {uri} has the modalities {_widths(found)}, allowed are the model's: {_widths(dims)}"
+        )
+    folded = settings.extent != "quick" and settings.split.kind != "given"
+    texts = (text for part in PARTS for text in dataset.table(part)["smiles"].to_pylist())
+    if folded and not any(texts):
+        raise ValueError(
+            f"task {name}: {uri} has no SMILES, and evaluation.split.kind={settings.split.kind} needs them; allowed is "
+            "evaluation.split.kind=given, or packing with a --table that has a column smiles"
+        )
+
+
+def _widths(dims: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {dim}" for name, dim in dims.items())
 
 
 def read_structured(name: str, uri: str | Path) -> TaskData:

@@ -83,15 +83,15 @@ def expectation(
     settings: EvaluationSettings,
     workers: int | None,
 ) -> Expectation:
-    """What it costs to evaluate models on tasks by name, on `workers` CPUs of this machine or all."""
-    speed = machine_speed()
+    """What it costs to evaluate models on tasks by name, on `workers` CPUs of the cluster or this machine, or all."""
+    speed, here = machine_speed(), os.cpu_count() or 1
     plan = _plan(models, settings)
     widths = _widths(plan, models[0].model.dims, models[0].model.dim)
     sizes = [_sizes(name, uri, columns, settings) for name, uri in tasks.items()]
     return Expectation(
         groups=sum(one.number(part.given) for one in sizes for part in plan),
         cpu_seconds={one.name: task_seconds(one, plan, widths, speed, settings) for one in sizes},
-        cpus=workers or os.cpu_count() or 1,
+        cpus=workers or here if os.environ.get("RAY_ADDRESS") else min(workers or here, here),
     )
 
 

@@ -1,21 +1,24 @@
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dynfusion.evaluation.hiding.masks import Shown
+from dynfusion.evaluation.hiding.masks import Shown, show
 from dynfusion.evaluation.hiding.patterns import Pattern, subsets
+from dynfusion.evaluation.probes.linear import LinearProbe
 from dynfusion.evaluation.probes.prior import prior
 from dynfusion.evaluation.probes.probe import available_probes
 from dynfusion.evaluation.protocol import jobs as jobs_module
 from dynfusion.evaluation.protocol.cells import read_choice, read_result, write_choice, write_result
 from dynfusion.evaluation.protocol.jobs import Keys, choice_jobs, group_jobs
-from dynfusion.evaluation.protocol.plan import Part
+from dynfusion.evaluation.protocol.plan import Part, parts
 from dynfusion.evaluation.protocol.reader import probe_task
 from dynfusion.evaluation.representations.features import Contestant, Features, MeanImputed
 from dynfusion.evaluation.representations.fused import matched
-from dynfusion.evaluation.representations.imputers import standardise
+from dynfusion.evaluation.representations.imputers import Imputers, standardise
+from dynfusion.evaluation.representations.table import lines
 from dynfusion.evaluation.representations.units import standardised
 from dynfusion.evaluation.scores.resampling import interval
 from tests.evaluation.synthetic import MODALITIES, LatentModel, inputs, plan, run, settings, task
@@ -71,6 +74,31 @@ def test_a_standard_plan_adds_refitted_heads_probes_ways_of_hiding_and_gaps_whil
     assert {pattern.protocol for pattern in hidden.patterns} == {
         *("random", "imbalanced", "not-at-random", "corrupted")
     }
+
+
+def test_a_quick_plan_has_the_ablations_too(model):
+    rivals = [Contestant("concat-mean", (MeanImputed(),))]
+    removed = [Contestant("fused (none)", (MeanImputed("fused (none)"),), "none")]
+    found = parts(MODALITIES, rivals, [], removed, settings=settings(extent="quick"))
+    assert [(part.section, part.given, part.contestant.name) for part in found] == [
+        ("folds", True, "concat-mean"),
+        ("folds", True, "fused (none)"),
+    ]
+
+
+def test_nothing_is_hidden_by_size_where_no_size_is_known(model):
+    everyone = [Contestant("concat-mean", (MeanImputed(),))]
+    found = parts(MODALITIES, everyone, [], [], settings=settings(extent="standard"), sizes=False)
+    protocols = {pattern.protocol for part in found if part.section == "hiding" for pattern in part.patterns}
+    assert protocols == {"random", "imbalanced", "corrupted"}
+
+
+@pytest.mark.parametrize("name", ["ecfp", "late-fusion", "fused", "a+b"])
+def test_a_modality_that_is_called_as_another_line_is_refused(name):
+    modalities = ("a", "b", name)
+    axes = np.zeros((3, 2), np.float32)
+    with pytest.raises(ValueError, match=rf"modality {re.escape(name)}: another line of an evaluation is called so"):
+        lines(Imputers(modalities, dict.fromkeys(modalities, 1), {}, ""), axes, axes, structures=True)
 
 
 def test_a_single_modality_is_scored_only_where_it_is_visible(alpha, alpha_plan):
@@ -149,6 +177,22 @@ def test_fused_beats_mean_imputation_when_the_model_is_right(alpha, alpha_plan):
     assert means["fused"] > means["concat-mean"]
 
 
+def by_hand(part, evaluation, result, visible, *, complete=False):
+    """Scores of the result's first pattern by a head that is fitted here on what training rows show."""
+    data, (member,) = evaluation.given.of(evaluation.task), part.contestant.members
+    train = data.rows("train")
+    visible = data.present[train] & visible
+    kept = visible.all(axis=1) if complete else np.ones(len(train), dtype=bool)
+    found = member.features(data, Shown(train[kept], visible[kept]))
+    labelled = (found.values[found.usable], data.labels[train[kept]][found.usable])
+    chosen = next(iter(result.chosen.values()))
+    head = LinearProbe().fit(labelled, target=probe_task(data), chosen=chosen, seed=0, settings=settings().probe)
+    tested = member.features(data, show(result.group.patterns[0], data, data.rows("test")))
+    scores = np.tile(prior(data.labels[train], probe_task(data)), (len(tested.values), 1))
+    scores[tested.usable] = head.scores(tested.values[tested.usable])
+    return scores
+
+
 def test_a_refitted_head_is_fitted_on_what_it_is_scored_on(model):
     data = task("alpha")
     evaluation, parts = inputs(model, data, extent="standard"), plan(model, data, extent="standard")
@@ -162,6 +206,9 @@ def test_a_refitted_head_is_fitted_on_what_it_is_scored_on(model):
     row = [pattern.visible for pattern in transferred.group.patterns].index(("selfies",))
     assert refitted.group.patterns == (part.fit,)
     assert not np.array_equal(refitted.scores[0], transferred.scores[row])
+    np.testing.assert_array_equal(
+        refitted.scores[0], by_hand(part, evaluation, refitted, np.isin(MODALITIES, "selfies"))
+    )
 
 
 @pytest.mark.parametrize("representation", ["late-fusion", "morgan", "morgan+selfies"])
@@ -189,6 +236,10 @@ def test_complete_rows_alone_train_the_concatenation_that_knows_no_gaps(model):
     assert strict.group.complete_rows
     assert not loose.group.complete_rows
     assert not np.array_equal(loose.scores, strict.scores)
+    evaluation = inputs(model, data, extent="standard")
+    shown = show(strict.group.fit, evaluation.task, evaluation.task.rows("train"))
+    np.testing.assert_array_equal(strict.scores[0], by_hand(parts[1], evaluation, strict, shown.visible, complete=True))
+    np.testing.assert_array_equal(loose.scores[0], by_hand(parts[0], evaluation, loose, shown.visible))
     assert loose.hidden_share[0] == 0
     assert loose.hidden_share[2] == pytest.approx(0.43, abs=0.15)
 

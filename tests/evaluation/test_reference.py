@@ -46,7 +46,7 @@ class Filling:
     def __init__(self, dataset: Dataset, how: str, order: tuple[str, ...] = NAMES) -> None:
         self.modalities, self.how = order, how
         self.units = pack_statistics(dataset.manifest)
-        pool = read_pool(dataset, modalities=order, statistics=self.units, max_rows=HOW.pool_rows)
+        pool = read_pool([dataset], modalities=order, statistics=self.units, max_rows=HOW.pool_rows)
         self.imputers = collect(
             pool, [fit_ridge(pool, *pair, settings=HOW) for pair in ridge_plan(order)], settings=HOW
         )

@@ -64,7 +64,16 @@ def test_several_models_and_ablations_have_lines_and_records_of_their_own():
         section: {row["representation"] for one in report["tables"] if one["section"] == section for row in one["rows"]}
         for section in ("folds", "given")
     }
-    assert lines["given"] - lines["folds"] == {"fused (no-gate)"}
+    assert lines["given"] == lines["folds"], "an ablation is in no rank of the main tables"
+    removed = [one for one in report["tables"] if one["section"] == "ablations"]
+    assert {row["representation"] for one in removed for row in one["rows"]} == {
+        *("fused (x)", "fused (y)", "fused (no-gate)")
+    }
+    for one in removed:
+        for column in one["columns"]:
+            marks = [row["cells"][column] for row in one["rows"]]
+            best = max(cell["value"] for cell in marks) if one["metric"] != "rmse" else None
+            assert best is None or any((c["tie"] or c["bold"]) and c["value"] == best for c in marks)
     folds = [one for one in report["comparisons"] if one["section"] == "folds"]
     assert {one["representation"] for one in folds} == ours
     assert all(one["fold_low"] is not None for one in folds)

@@ -118,7 +118,7 @@ def test_what_cannot_be_cut_is_said_in_one_sentence() -> None:
     task = molecule_task([*BENZENES, *PYRIDINES])
     with pytest.raises(ValueError, match="task t: found 2 scaffold groups in 7 rows, too few for 5 folds"):
         folds(task, CV)
-    with pytest.raises(ValueError, match="task t: split scaffold needs its SMILES to be read, found no structure"):
+    with pytest.raises(ValueError, match="task t: split scaffold needs SMILES, found none; allowed is split given"):
         folds(replace(task, structure=None), SplitSettings(kind="scaffold"))
     apart = molecule_task([*BENZENES, *PYRIDINES], labels=[0] * 5 + [1] * 2)
     with pytest.raises(ValueError, match=r"task t: the training part of scaffold-cv-0-0 has \d rows in which no label"):

@@ -114,18 +114,18 @@ def test_what_a_task_must_not_be_is_said_in_one_sentence(sources):
 def test_a_pool_is_the_packs_training_rows_with_the_hold_out_behind_them(sources):
     dataset = packed(sources[0], {"y": [0] * ROWS}, labels=(), holdout=0.2)
     statistics = {spec.name: (np.array(spec.mean), np.array(spec.std)) for spec in dataset.manifest.modalities}
-    pool = read_pool(dataset, modalities=("b", "a"), statistics=statistics, max_rows=20)
+    pool = read_pool([dataset], modalities=("b", "a"), statistics=statistics, max_rows=20)
     assert pool.modalities == ("b", "a")
     assert len(pool.present) == 20 + dataset.manifest.holdout_rows
-    few = read_pool(dataset, modalities=("b", "a"), statistics=statistics, max_rows=5)
+    few = read_pool([dataset], modalities=("b", "a"), statistics=statistics, max_rows=5)
     assert len(few.present) == 5 + min(dataset.manifest.holdout_rows, 5)
-    whole = read_pool(dataset, modalities=("a", "b"), statistics=statistics, max_rows=1000)
+    whole = read_pool([dataset], modalities=("a", "b"), statistics=statistics, max_rows=1000)
     train = np.arange(len(whole.present)) < dataset.manifest.rows
     seen = whole.values["a"][train & whole.present[:, 0]]
     np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(seen.std(axis=0), 1, atol=1e-3)
     with pytest.raises(ValueError, match="its modalities are a, b, allowed are the model's: a, c"):
-        read_pool(dataset, modalities=("a", "c"), statistics=statistics, max_rows=20)
+        read_pool([dataset], modalities=("a", "c"), statistics=statistics, max_rows=20)
 
 
 def test_a_row_without_a_split_is_of_no_part():

@@ -31,8 +31,14 @@ TOLERANCE = 1e-6
 """Largest entry of the gradient by V at the end."""
 ROUNDING = 1e-6
 """Keeps a matrix in single precision positive definite, as a share of its trace."""
+UNCONVERGED = 1e3 * TOLERANCE
+"""A larger one there, whatever made the solver end, is told: an end in rounding errors lies below."""
 MEMORY = 10
 """Corrections that L-BFGS keeps."""
+
+
+class UnconvergedWarning(UserWarning):
+    """A head is not the optimum that it should be."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def path(
 ) -> Iterator[tuple[Float[np.ndarray, "dim outputs"], Float[np.ndarray, " outputs"]]]:
     """Weights and intercepts for every C of an ascending grid, each started where the one before ended.
 
-    Every output needs two different known values. Warns where `max_iterations` did not suffice.
+    Every output needs two different known values. Warns `UnconvergedWarning` where no optimum was reached.
     """
     # Single precision will do: it shapes the coordinates, not what is minimised in them.
     single = features.astype(np.float32)
@@ -93,9 +99,12 @@ def path(
                 "maxcor": MEMORY,
             },
         )
-        if found.nit >= max_iterations:
+        slope = float(np.abs(found.jac).max())
+        if slope > UNCONVERGED:
             warnings.warn(
-                f"linear probe: no optimum in {max_iterations} iterations at C {inverse_penalty:g}", stacklevel=2
+                f"linear probe: no optimum in {found.nit} iterations at C {inverse_penalty:g}, slope {slope:.1e}",
+                UnconvergedWarning,
+                stacklevel=2,
             )
         weights, intercept = objective.parameters(found.x)
         yield weights, intercept

@@ -28,6 +28,7 @@ def write_result(folder: Path, result: GroupResult) -> None:
         "unscored": result.unscored,
         "hidden_share": result.hidden_share,
         "chosen": result.chosen,
+        "unconverged": result.unconverged,
         "metrics": list(result.resampled),
         "sha256": hashlib.sha256(arrays.getvalue()).hexdigest(),
     }
@@ -49,7 +50,7 @@ def read_result(folder: Path, group: CellGroup) -> GroupResult | None:
         scores = arrays["scores"]
         resampled = {metric: arrays[f"resampled_{metric}"] for metric in record["metrics"]}
     unscored, hidden_share = tuple(record["unscored"]), tuple(record["hidden_share"])
-    return GroupResult(group, scores, resampled, unscored, hidden_share, record["chosen"])
+    return GroupResult(group, scores, resampled, unscored, hidden_share, record["chosen"], record["unconverged"])
 
 
 def write_choice(folder: Path, choice: Choice, chosen: dict[str, float]) -> None:
@@ -75,6 +76,6 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """The whole content or nothing at `path`."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_bytes(content)
     os.replace(partial, path)

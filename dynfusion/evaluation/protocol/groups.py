@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from dynfusion.evaluation.hiding.patterns import Pattern
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 PROBE_SEED = 0
 Fitting = Literal["transferred", "refitted", "missing-while-training"]
 
@@ -73,6 +73,8 @@ class GroupResult:
     """Share of the test molecules' present cells that were really hidden, per pattern."""
     chosen: dict[str, dict[str, float]]
     """Hyper-parameters of the probe, by member of the representation."""
+    unconverged: int = 0
+    """How many of its linear heads are not at their optimum."""
 
 
 def in_plan_order(results: Iterable[GroupResult]) -> list[GroupResult]:

@@ -41,6 +41,8 @@ class TaskOutcome:
     collapse: tuple[Record, ...]
     labels_known: Mapping[str, float]
     """Share of known labels by part of the given split, 0..1."""
+    undefined_draws: float = 0.0
+    """Share of (label, resample) pairs of the given split's test molecules that have one class only, 0..1."""
     test_labels: Float[np.ndarray, "molecules labels"] | None = None
     """Of the given split's test molecules, in the order of their scores; None where nobody asks whether the heads'
     probabilities are true."""

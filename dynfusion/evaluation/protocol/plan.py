@@ -72,26 +72,28 @@ def parts(
     ablations: Sequence[Contestant],
     *,
     settings: EvaluationSettings,
+    sizes: bool = True,
 ) -> list[Part]:
-    """Everything that is fitted on one task, in the order of the report."""
+    """Everything that is fitted on one task, in the order of the report; `sizes`: whether its molecules' are known."""
     everyone = [*rivals, *models]
     narrow = [one for one in everyone if one.model or one.name in (*modalities, *IMPUTED, LATE_FUSION, FINGERPRINT)]
     flexible = [one for one in everyone if one.covers(modalities[:1]) and one.covers(modalities[-1:])]
     main = [one for one in everyone if one.model or one.name in IMPUTED]
     folded = settings.extent != "quick" and settings.split.kind != "given"
     found = [*_transferred("folds", not folded, everyone, modalities)]
+    removed = _transferred("given" if folded else "folds", True, ablations, modalities)
     if settings.extent == "quick":
-        return found
+        return [*found, *removed]
     found += _refitted("folds", not folded, everyone if settings.extent == "full" else main, modalities)
     if folded:
         found += _transferred("given", True, everyone, modalities)
-    found += _transferred("given" if folded else "folds", True, ablations, modalities)
+    found += removed
     wide = settings.extent == "full"
     for probe in available_probes():
         if probe != LINEAR:
             chosen = everyone if wide else narrow
             found += _transferred("probes", not (wide and folded), chosen, modalities, probe=probe)
-    found += _hiding(not (wide and folded), flexible, modalities, settings.hiding)
+    found += _hiding(not (wide and folded), flexible, modalities, settings.hiding, sizes=sizes)
     return [*found, *_training(not (wide and folded), main, modalities, settings.hiding)]
 
 
@@ -118,12 +120,17 @@ def _refitted(
 
 
 def _hiding(
-    given: bool, contestants: Sequence[Contestant], modalities: tuple[str, ...], how: HidingSettings
+    given: bool,
+    contestants: Sequence[Contestant],
+    modalities: tuple[str, ...],
+    how: HidingSettings,
+    *,
+    sizes: bool,
 ) -> Iterator[Part]:
     patterns = (
         *random_rates(modalities, (0.0, *how.rates), how.draws),
         *imbalanced(modalities, how.draws),
-        *not_at_random(modalities, how.rates, how.draws),
+        *(not_at_random(modalities, how.rates, how.draws) if sizes else ()),
         *corrupted(modalities),
     )
     for one in contestants:

@@ -1,5 +1,6 @@
 """One group of cells: fit its head, score the test rows under every pattern, resample the metrics."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ from jaxtyping import UInt8
 from threadpoolctl import threadpool_limits
 
 from dynfusion.evaluation.hiding.masks import Shown, show
+from dynfusion.evaluation.probes.generalised_linear import UnconvergedWarning
 from dynfusion.evaluation.protocol.groups import PROBE_SEED, CellGroup, GroupResult
 from dynfusion.evaluation.protocol.reader import fit_reader
 from dynfusion.evaluation.protocol.settings import EvaluationSettings
@@ -33,9 +35,12 @@ def run_group(
         if group.complete_rows:
             whole = shown.visible.all(axis=1)
             shown = Shown(shown.rows[whole], shown.visible[whole])
-        reader = fit_reader(
-            contestant, here, shown, probe=group.probe, chosen=chosen, seed=PROBE_SEED, settings=settings.probe
-        )
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UnconvergedWarning)
+            reader = fit_reader(
+                contestant, here, shown, probe=group.probe, chosen=chosen, seed=PROBE_SEED, settings=settings.probe
+            )
+        unconverged = sum(issubclass(one.category, UnconvergedWarning) for one in told)
         test = here.rows("test")
         scores, unscored, hidden = [], [], []
         for pattern in group.patterns:
@@ -48,4 +53,4 @@ def run_group(
         found = [metrics_resamples(metrics, score, here.labels[test], counts[test]) for score in scores]
         resampled = {metric: np.stack([by_metric[metric] for by_metric in found]) for metric in metrics}
     by_member = {member.name: dict(how) for member, how in zip(contestant.members, chosen, strict=True)}
-    return GroupResult(group, np.stack(scores), resampled, tuple(unscored), tuple(hidden), by_member)
+    return GroupResult(group, np.stack(scores), resampled, tuple(unscored), tuple(hidden), by_member, unconverged)

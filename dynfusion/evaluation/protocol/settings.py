@@ -34,7 +34,11 @@ class HidingSettings(Settings):
 class EvaluationSettings(Settings):
     """Everything that changes a number of the report."""
 
-    pool: str | None = Field(None, description="dataset the model was trained on, where it moved since training")
+    pool: str | tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="data the model was trained on, where it moved since training; a list of several",
+    )
     split: SplitSettings = SplitSettings()
     hiding: HidingSettings = HidingSettings()
     probe: ProbeSettings = ProbeSettings()

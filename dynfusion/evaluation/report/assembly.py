@@ -58,6 +58,8 @@ class Provenance:
 
     models: tuple[ModelRecord, ...]
     versions: Mapping[str, str]
+    pool_smiles: float = 1.0
+    """Share of the pool's training rows whose SMILES are known, 0..1: the others are in no leak count."""
 
 
 def build_report(
@@ -66,9 +68,11 @@ def build_report(
     """The whole report of one evaluation."""
     modalities, how = rivals.ridge.modalities, settings.statistics
     every_run = outcomes
+    found = [result for outcome in every_run for result in outcome.results]
     outcomes = [replace(one, results=over_seeds(one.results, seed=how.seed)) for one in every_run]
     curves = build_curves(outcomes, modalities)
     hidden, trained = hiding_points(outcomes), training_points(outcomes)
+    ablated = {model.name for model in provenance.models if model.ablation}
     told = provenance.models[0].training.get("settings", {}) if provenance.models else {}
     run = {part: told[part] for part in PARTS_OF_A_RUN if part in told}
     return {
@@ -78,8 +82,9 @@ def build_report(
         "models": [_model_record(model) for model in provenance.models],
         "modalities": list(modalities),
         "dims": _dims(outcomes, rivals.ridge.dims, provenance.models),
+        "pool_smiles": provenance.pool_smiles,
         "tasks": [_task_record(outcome) for outcome in outcomes],
-        "tables": build_tables(curves, settings=how),
+        "tables": build_tables(curves, ablated=ablated, settings=how),
         "comparisons": build_comparisons(curves, settings=how),
         "subset_comparisons": build_subset_comparisons(curves, settings=how),
         "robustness": robustness_records(curves, settings=how),
@@ -90,11 +95,13 @@ def build_report(
         "hiding_comparisons": hiding_comparisons(hidden, settings=how),
         "training_rates": training_records(trained, settings=how),
         "training_comparisons": training_comparisons(trained, settings=how),
+        "insight_of": provenance.models[0].name if provenance.models else None,
         "reconstruction": [dict(record) for outcome in outcomes for record in outcome.reconstruction],
         "alignment": [dict(record) for outcome in outcomes for record in outcome.alignment],
         "collapse": [dict(record) for outcome in outcomes for record in outcome.collapse],
         "imputers": list(_imputer_records(rivals)),
         "choices": [record for outcome in outcomes for record in _choices(outcome)],
+        "unconverged": [sum(r.unconverged for r in found), len(found)],
     }
 
 
@@ -130,6 +137,7 @@ def _task_record(outcome: TaskOutcome) -> Record:
         "present": dict(outcome.present),
         "nothing_present_test": outcome.nothing_present_test,
         "base_rate": outcome.base_rate,
+        "undefined_draws": outcome.undefined_draws,
         "labels_known": dict(outcome.labels_known),
         "leaks": [dict(record) for record in outcome.leaks],
     }

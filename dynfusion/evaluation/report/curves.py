@@ -26,6 +26,8 @@ ANY_ABSENT = "any absent"
 NUMBER_WORDS = ("all", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TABLE_SECTIONS = ("folds", "given", "probes")
 """Those in which every subset is scored."""
+ABLATIONS = "ablations"
+"""Section of the tables of models that lack a part of the method."""
 IN_LABEL_UNITS = ("rmse",)
 """Metrics of which a mean over tasks means nothing."""
 SCAFFOLD_CV = "scaffold-cv"

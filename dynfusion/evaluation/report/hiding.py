@@ -20,7 +20,7 @@ from dynfusion.evaluation.scores.metrics import PRIMARY
 from dynfusion.evaluation.scores.resampling import StatisticsSettings
 
 UP_TO = "random-up-to"
-"""The mean over the random rates from 0 to this one: the reading of "up to 25 % missing"."""
+"""The mean over the random rates up to this one, without 0: the reading of "up to 25 % missing"."""
 UP_TO_RATE = 0.25
 
 

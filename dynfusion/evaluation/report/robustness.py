@@ -26,7 +26,8 @@ def robustness_records(found: Iterable[Curves], *, settings: StatisticsSettings)
 
     Drops are in per cent and from all present to the mean over the subsets with something absent; `area` is the mean
     metric over the share of absent modalities, 0 to 1 - 1 / M; `effective_robustness` is how much less is lost than by
-    late fusion, None where that is not in the table.
+    late fusion, None where that is not in the table. `chance_corrected_drop_undefined` is the share of
+    resamples that are no better than chance with all present: they have no such drop and are in no interval.
     """
     records = []
     for curves in _main(found):
@@ -49,6 +50,7 @@ def _record(
     chance = METRICS[curves.metric].chance
     assert chance is not None, "primary metrics have one"
     number = len(curves.modalities)
+    corrected = chance_corrected_drop(levels[0], absent.resampled, chance)
     single = [curves.estimate(task, name, [subset]) for subset in hidden]
     worst, resampled = worst_subset(np.stack([one.resampled for one in single if one is not None]))
     return {
@@ -58,7 +60,8 @@ def _record(
         "task": task,
         "representation": name,
         **_named("relative_drop", relative_drop(levels[0], absent.resampled), settings),
-        **_named("chance_corrected_drop", chance_corrected_drop(levels[0], absent.resampled, chance), settings),
+        **_named("chance_corrected_drop", corrected, settings),
+        "chance_corrected_drop_undefined": float(np.isnan(corrected[1:]).mean()),
         **_named("area", curve_area(levels, np.arange(number) / number), settings),
         **_named("effective_robustness", None if late is None else effective_robustness(levels, late), settings),
         "worst_subset": {"visible": list(hidden[worst]), **_named("value", resampled, settings)},

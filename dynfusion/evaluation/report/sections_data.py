@@ -40,7 +40,13 @@ def leak_note(report: Report, table: Record) -> tuple[str, ...]:
         f"molecule also in training {_share(total['molecule_in_train'], total['readable'])}",
         f"molecule in the fusion model’s pool {_share(total['molecule_in_pool'], total['readable'])}",
     ]
-    return (f"Leaks among test molecules of this split: {', '.join(parts)}.",)
+    return (f"Leaks among test molecules of this split: {', '.join(parts)}{_known_of_pool(report)}.",)
+
+
+def _known_of_pool(report: Report) -> str:
+    """What a count of shared molecules does not know of the pool."""
+    known = report.get("pool_smiles", 1)
+    return f" (the SMILES of {100 * known:.1f}\u00a0% of it are known)" if 0 < known < 1 else ""
 
 
 def _leaks(task: Record, split: str) -> dict[str, int | None]:
@@ -76,12 +82,24 @@ def data(report: Report) -> list[Section]:
     leaks = _leak_table(report)
     text = Text(
         "Sizes are those of the given split; molecules in no part of it are left out of everything. A molecule with "
-        "nothing present stays in the test and gets the prior."
+        f"nothing present stays in the test and gets the prior.{_undefined(report)}"
     )
     more: list[Block] = (
         [Text("Leaks: what the test molecules share with training rows and the pool."), leaks] if leaks else []
     )
     return [Section("data", "Tasks and leaks", (text, table, *more), "Tasks, leaks")]
+
+
+def _undefined(report: Report) -> str:
+    """Of which tasks some draw of the test molecules had no value for some label."""
+    found = {task["name"]: task.get("undefined_draws") or 0 for task in report["tasks"]}
+    parts = [f"{name} {100 * share:.1f} %" for name, share in found.items() if share]
+    if not parts:
+        return ""
+    return (
+        " Where molecules are drawn again, a rare label may be drawn with one class only; it is left out of the mean "
+        f"over labels of that draw (share of labels and draws: {', '.join(parts)})."
+    )
 
 
 def _leak_table(report: Report) -> Table | None:
@@ -178,8 +196,35 @@ def _choices(report: Report) -> list[Block]:
         cells = (Cell(probe), Cell(str(record.get("split", UNKNOWN))), Cell(chosen))
         groups.setdefault(record["task"], []).append(Row(record["representation"], cells))
     found = tuple(Group(task, tuple(rows)) for task, rows in groups.items())
-    text = Text("Chosen once for each split on training and validation rows of its first fold; one grid for all.")
+    text = Text(
+        "Chosen once for each split on training and validation rows of its first fold; one grid for all. "
+        f"{_at_ends(report)}{_unconverged(report)}"
+    )
     return [text, Table(("Representation", "Probe", "Split", "Chosen"), found, words=True)] if found else []
+
+
+GRIDS = (
+    ("linear", "inverse_penalty", "inverse_penalties"),
+    ("knn", "neighbours", "neighbours"),
+    ("boosting", "rounds", "rounds"),
+)
+"""(probe, what is chosen, setting of the grid)."""
+
+
+def _at_ends(report: Report) -> str:
+    """How often the last value of a grid was the best, so that a longer one might have been better."""
+    grids, parts = report["settings"]["evaluation"].get("probe", {}), []
+    for probe, name, setting in GRIDS:
+        chosen = [r["chosen"][name] for r in report["choices"] if r["probe"] == probe and name in r["chosen"]]
+        last = max(grids.get(setting, ()), default=None)
+        if chosen and last is not None:
+            parts.append(f"{PROBE_NAMES.get(probe, probe)} {sum(c == last for c in chosen)} of {len(chosen)}")
+    return f"The largest value of its grid was the best one: {', '.join(parts)} times. " if parts else ""
+
+
+def _unconverged(report: Report) -> str:
+    number, groups = report.get("unconverged", (0, 0))
+    return f"{number} linear heads are not at their optimum, of {groups:,} groups of cells." if number else ""
 
 
 def _imputers(report: Report) -> list[Block]:

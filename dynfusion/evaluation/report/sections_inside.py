@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from dynfusion.evaluation.report import plots_results as plots
-from dynfusion.evaluation.report.selection import Record, Report, average
+from dynfusion.evaluation.report.selection import Record, Report, average, looked_into
 from dynfusion.page.blocks import (
     Block,
     Cell,
@@ -86,6 +86,7 @@ def reconstruction(report: Report) -> list[Section]:
         scopes = {f"mean over {len(tasks)} tasks": mean_records(records, keys, ("target", "visible")), **tasks}
     figures = [(_figures(found, name), name) for name, found in scopes.items()]
     blocks: list[Block] = [
+        *_whose(report),
         Text(
             "From every visible subset to every modality outside it, on test molecules that really have it. Raw cosine "
             "(the paper’s Figure 3) stands beside the centred one, because a constant can score high in the first. "
@@ -134,7 +135,13 @@ def inside(report: Report) -> list[Section]:
         *(_collapse(collapse, influence) if collapse else []),
         *(_alignment(aligned, crossed, modalities) if aligned else []),
     ]
-    return [Section("inside", "Inside the embedding", tuple(blocks), "Inside")] if blocks else []
+    return [Section("inside", "Inside the embedding", (*_whose(report), *blocks), "Inside")] if blocks else []
+
+
+def _whose(report: Report) -> list[Block]:
+    """Says whose embeddings these are where there are several models or training runs."""
+    of = looked_into(report)
+    return [Text(f"Of {of}, and of no other.", note=True)] if of else []
 
 
 def _attention(records: Sequence[Record], modalities: Sequence[str]) -> list[Block]:

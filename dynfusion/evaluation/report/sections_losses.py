@@ -32,6 +32,7 @@ from dynfusion.page.blocks import (
     with_interval,
 )
 
+UNDEFINED = "chance_corrected_drop_undefined"
 MOST_LINES = 6
 """More curves than these cannot be told apart."""
 
@@ -79,9 +80,11 @@ def _drop_table(records: Sequence[Record]) -> Table:
                 number(worst.get("value")), tuple(filter(None, [span(worst.get("value_low"), worst.get("value_high"))]))
             )
         )
+        corrected, undefined = with_interval(record, "chance_corrected_drop", digits=1), record.get(UNDEFINED, 0)
+        note = (f"undefined in {100 * undefined:.1f} % of draws",) if undefined else ()
         cells = (
             with_interval(record, "relative_drop", digits=1),
-            with_interval(record, "chance_corrected_drop", digits=1),
+            Cell(corrected.text, (*corrected.small, *note)),
             with_interval(record, "area"),
             with_interval(record, "effective_robustness"),
             Cell(value.text, (*value.small, " + ".join(worst.get("visible", [])))),

@@ -9,7 +9,6 @@ from dynfusion.evaluation.report.selection import (
     LINEAR,
     Record,
     Report,
-    ablations,
     fused_lines,
     group_title,
     headline_scope,
@@ -62,7 +61,7 @@ def marked(cell: Record | None) -> Cell:
     return Cell(plain.text, plain.small, "≈" if cell["tie"] else "", "best" if cell["bold"] else "")
 
 
-def results_table(report: Report, table: Record, *, skip: Sequence[str] = ()) -> Table:
+def results_table(report: Report, table: Record) -> Table:
     """Representations down, how much is absent across, leaks below."""
     rows = [
         Row(
@@ -74,7 +73,6 @@ def results_table(report: Report, table: Record, *, skip: Sequence[str] = ()) ->
             is_fused(row["representation"]),
         )
         for row in table["rows"]
-        if row["representation"] not in skip
     ]
     columns = ("Representation", *(column.capitalize() for column in table["columns"]), "Dim")
     return Table(columns, grouped(rows, report["modalities"]), leak_note(report, table))
@@ -126,7 +124,6 @@ def _folded(report: Report, title: str, tables: Sequence[Record]) -> Fold:
 
 def table_one(report: Report) -> list[Section]:
     """All present, the given split, tasks across."""
-    removed = ablations(report)
     blocks: list[Block] = []
     given = matching(report["tables"], probe=LINEAR, fitting="transferred")
     given = [t for t in given if t["section"] == "given"] or [
@@ -134,21 +131,21 @@ def table_one(report: Report) -> list[Section]:
     ]
     for metric in dict.fromkeys(table["metric"] for table in given):
         found = sorted((t for t in given if t["metric"] == metric), key=lambda t: t["task"] is not None)
-        shown = _across(report, found, skip=removed)
+        shown = _across(report, found)
         name = METRIC_NAMES[metric]
         blocks += [Fold(name, (shown,))] if blocks else [Text(f"{name}:", note=True), shown]
+        removed = matching(report["tables"], section="ablations", metric=metric)
         if removed and metric == primary_metric(report):
-            lines = {*removed, *fused_lines(report)}
-            names = [row["representation"] for row in found[0]["rows"] if row["representation"] not in lines]
-            blocks.append(Fold("Ablations: a part of the method left out", (_across(report, found, skip=names),)))
+            removed.sort(key=lambda table: table["task"] is not None)
+            blocks.append(Fold("Ablations: a part of the method left out", (_across(report, removed),)))
     if not blocks:
         return []
     text = Text("Everything present, one column for each task, on the split that the data sets come with.")
     return [Section("table-1", "Table 1: all modalities present", (text, *blocks), "Table 1")]
 
 
-def _across(report: Report, tables: Sequence[Record], *, skip: Sequence[str]) -> Table:
-    names = [name for name in dict.fromkeys(r["representation"] for t in tables for r in t["rows"]) if name not in skip]
+def _across(report: Report, tables: Sequence[Record]) -> Table:
+    names = dict.fromkeys(row["representation"] for table in tables for row in table["rows"])
     cells = {
         (row["representation"], number): row["cells"].get(ALL_PRESENT)
         for number, table in enumerate(tables)

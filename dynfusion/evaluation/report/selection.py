@@ -36,6 +36,15 @@ def fused_lines(report: Report) -> list[str]:
     return [FUSED] if len(names) == 1 else [f"{FUSED} ({name})" for name in names]
 
 
+def looked_into(report: Report) -> str:
+    """The model whose embeddings and reconstructions are looked into; empty where there is no other."""
+    main = [model for model in report["models"] if not model["ablation"]]
+    first = next((model for model in main if model["name"] == report.get("insight_of")), None)
+    if first is None or (len(main) == 1 and first["runs"] == 1):
+        return ""
+    return f"model {first['name']}" + (" (its first training run)" if first["runs"] > 1 else "")
+
+
 def is_fused(name: str) -> bool:
     """Whether it is a fusion model's embedding."""
     return name.split(" ")[0] == FUSED

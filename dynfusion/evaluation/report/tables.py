@@ -1,9 +1,10 @@
 """Tables: representations down, how much is absent across; what is best is bold, and ties are said."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from dynfusion.evaluation.protocol.outcome import TaskOutcome
 from dynfusion.evaluation.report.curves import (
+    ABLATIONS,
     TABLE_SECTIONS,
     Curves,
     Record,
@@ -12,33 +13,50 @@ from dynfusion.evaluation.report.curves import (
     stack_folds,
     valued,
 )
+from dynfusion.evaluation.representations.features import FUSED
 from dynfusion.evaluation.scores.comparison import Estimate, best_of
 from dynfusion.evaluation.scores.metrics import METRICS
 from dynfusion.evaluation.scores.resampling import StatisticsSettings
 
 
-def build_tables(found: Iterable[Curves], *, settings: StatisticsSettings) -> list[Record]:
+def build_tables(
+    found: Iterable[Curves], *, settings: StatisticsSettings, ablated: Collection[str] = ()
+) -> list[Record]:
     """One table over all tasks and one for every task, for every line and metric.
 
     A cell is null where the representation has no number for some subset of the column. It is bold when it is the best
     of its column and every other one can be told from it, over molecules and over folds; those that cannot are ties
     with it, and so is then the best itself.
+
+    Fusion models of the names `ablated` are ranked in tables of their own, section "ablations", with the whole model
+    and nothing else.
     """
-    return [_table(curves, task, settings) for curves in found for task in curves.scopes()]
+    return [table for curves in found for table in _tables(curves, ablated, settings)]
 
 
-def _table(curves: Curves, task: str | None, settings: StatisticsSettings) -> Record:
+def _tables(curves: Curves, ablated: Collection[str], settings: StatisticsSettings) -> Iterator[Record]:
+    removed = [name for name, model in curves.models.items() if model in ablated]
+    main = [name for name in curves.models if name not in removed]
+    whole = [name for name in main if name.split(" ")[0] == FUSED]
+    for section, names in ((curves.line.section, main), (ABLATIONS, [*whole, *removed] if removed else [])):
+        if names:
+            yield from (_table(curves, section, task, names, settings) for task in curves.scopes())
+
+
+def _table(
+    curves: Curves, section: str, task: str | None, names: Sequence[str], settings: StatisticsSettings
+) -> Record:
     columns = {
-        column: _column(curves.estimates(task, chosen), curves.metric, settings)
+        column: _column(_only(names, curves.estimates(task, chosen)), curves.metric, settings)
         for column, chosen in column_subsets(curves.modalities).items()
     }
     rows = [
         {"representation": name, "cells": {column: cells.get(name) for column, cells in columns.items()}}
-        for name in curves.models
+        for name in names
         if any(name in cells for cells in columns.values())
     ]
     return {
-        "section": curves.line.section,
+        "section": section,
         "split": curves.split() if task is None else curves.splits[task],
         "probe": curves.line.probe,
         "fitting": curves.line.fitting,
@@ -48,6 +66,10 @@ def _table(curves: Curves, task: str | None, settings: StatisticsSettings) -> Re
         "columns": list(columns),
         "rows": rows,
     }
+
+
+def _only(names: Collection[str], estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    return {name: estimate for name, estimate in estimates.items() if name in names}
 
 
 def _column(estimates: Mapping[str, Estimate], metric: str, settings: StatisticsSettings) -> dict[str, Record]:

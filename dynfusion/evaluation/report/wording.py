@@ -12,6 +12,7 @@ from dynfusion.evaluation.report.selection import (
     fused_lines,
     headline_scope,
     is_model,
+    looked_into,
     main_table,
     matching,
     scope_name,
@@ -222,8 +223,9 @@ def _reconstruction(report: Mapping[str, Any]) -> list[str]:
         return []
     better = sum(record["skill_ridge_low"] > 0 for record in known)
     worse = sum(record["skill_ridge_high"] < 0 for record in known)
+    ours = looked_into(report) or "the model"
     return [
-        f"Filling in absent embeddings, the model is better than ridge regression from the same modalities in {better} "
+        f"Filling in absent embeddings, {ours} is better than ridge regression from the same modalities in {better} "
         f"of {len(known)} cases, worse in {worse} and level with it in {len(known) - better - worse}."
     ]
 

@@ -80,7 +80,8 @@ class Contestant:
 
     def showing(self, visible: tuple[str, ...]) -> "Contestant":
         """The same without the members that are not scored when only these may be visible: they cannot be fitted."""
-        return replace(self, members=tuple(member for member in self.members if member.covers(visible)))
+        covering = tuple(member for member in self.members if member.covers(visible))
+        return self if len(covering) == len(self.members) else replace(self, members=covering)
 
     def fingerprint(self) -> str:
         """Changes with every number that does not come from the task."""

@@ -28,7 +28,7 @@ class Metric:
     kinds: tuple[Kind, ...]
     """Tasks it belongs to."""
     chance: float | None
-    """What a constant scores; None where that follows from the labels: `chance_resamples` says it."""
+    """What a constant scores; None where that follows from the labels."""
     higher_is_better: bool
     prepare: Callable[..., Any]
     """(scores [rows], labels [rows], counts uint8 [rows, resamples]) to what `value` takes."""

@@ -104,18 +104,11 @@ def metric_resamples(
     return metrics_resamples((metric,), scores, labels, counts)[metric]
 
 
-def chance_resamples(
-    metric: str, labels: Float[np.ndarray, "rows labels"], counts: UInt8[np.ndarray, "rows resamples"], *, outputs: int
-) -> Float[np.ndarray, "resamples"]:
-    """What a constant scores in every resample: 0.5 for ROC-AUC, the share of positives for PR-AUC, and so on.
-
-    Where the constant itself matters (RMSE) it is the mean label of the sample.
-    """
-    known = METRICS[metric].chance
-    if known is not None:
-        return np.full(counts.shape[1], known)
-    constant = np.nanmean(labels, axis=0) if labels.shape[1] == outputs else np.zeros(outputs)
-    return metric_resamples(metric, np.tile(constant, (len(labels), 1)), labels, counts)
+def one_class_share(labels: Float[np.ndarray, "rows labels"], counts: UInt8[np.ndarray, "rows resamples"]) -> float:
+    """Share of (label, resample) pairs in which only one class of a binary label is drawn, 0..1: it has no value."""
+    drawn = counts[:, 1:] > 0
+    both = [drawn[label == 1].any(axis=0) & drawn[label == 0].any(axis=0) for label in labels.T]
+    return 1 - float(np.mean(both))
 
 
 def interval(resampled: Float[np.ndarray, "resamples"], *, confidence: float) -> tuple[float, float]:

@@ -154,7 +154,7 @@ def _members(names: np.ndarray) -> list[np.ndarray]:
 
 def _structure(task: TaskData, kind: str) -> Structure:
     if task.structure is None:
-        raise ValueError(f"task {task.name}: split {kind} needs its SMILES to be read, found no structure")
+        raise ValueError(f"task {task.name}: split {kind} needs SMILES, found none; allowed is split given")
     return task.structure
 
 
