@@ -3,11 +3,12 @@
 FinalsBook --jobs--> ray_tune --> finals.json --winner--> score_test of winner and default --> finals.json
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from dynfusion.edges.ray_tasks import map_on_ray
+from dynfusion.edges.ray_trial import discard_checkpoints
 from dynfusion.edges.ray_tune import run_on_tune
 from dynfusion.edges.ray_validation import read_tasks
 from dynfusion.edges.s3_storage import below, load_model, open_storage
@@ -15,6 +16,7 @@ from dynfusion.evaluation.validation import score_test
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build
 from dynfusion.training.checkpoint import MODEL
+from dynfusion.tuning.book import RUNS
 from dynfusion.tuning.finals import FinalsBook, best_trials, job_name, without_seed
 from dynfusion.tuning.messages import Ended, Job, Report
 from dynfusion.tuning.records import DEFAULT, Sweep, Trial
@@ -26,11 +28,12 @@ Say = Callable[[str], None]
 
 
 def finals_on_ray(
-    sweep: Sweep, trials: Sequence[Trial], base: RunSettings, address: str, at_once: int, say: Say
+    sweep: Sweep, trials: Sequence[Trial], base: RunSettings, address: str, at_once: int, say: Say, *, debug: bool
 ) -> None:
     """Run what is missing of the runs with fresh seeds, then score winner and default on test rows where there are any.
 
-    `base` is the run of the trials. Nothing to do where no trial finished.
+    `base` is the run of the trials. Nothing to do where no trial finished. Raises RuntimeError when a run could not be
+    made for a reason that may pass.
     """
     storage = open_storage(address)
     chosen = best_trials(trials, sweep, sweep.top_k)
@@ -41,7 +44,9 @@ def finals_on_ray(
     book = FinalsBook(storage, sweep, chosen, used)
     if book.left:
         say(f"the best {len(chosen)} and the default again, with seeds {', '.join(map(str, book.seeds))}")
-        run_on_tune(_Finals(book, base, address, say), at_once=at_once, max_failures=base.cluster.max_failures)
+        retries = base.cluster.max_failures
+        run_on_tune(_Finals(book, base, address, say), at_once=at_once, max_failures=retries, debug=debug)
+    require_ended(book.hindered, address)
     _score_test_once(book, base, address, say)
     book.complete()
 
@@ -51,6 +56,7 @@ class _Finals:
 
     def __init__(self, book: FinalsBook, base: RunSettings, address: str, say: Say) -> None:
         self.book, self.base, self.address, self.say = book, base, address, say
+        self.with_process: set[str] = set()
 
     def next(self) -> Job | None:
         found = self.book.next()
@@ -61,23 +67,49 @@ class _Finals:
         changed = {**without_seed(self.book.settings[label]), "train.seed": seed, "cluster.name": name}
         return Job(name, tree(self.base, changed).model_dump(mode="json"), self.address)
 
+    def is_quiet(self) -> bool:
+        return not self.book.under_way
+
     def begun(self, job: str) -> None:
-        """Said at its end."""
+        self.with_process.add(job)
 
     def reported(self, job: str, report: Report) -> bool:
         self.book.reported(job, report)
         return False
 
     def ended(self, job: str, ended: Ended) -> None:
-        run = self.book.finished(job) if ended.state == "finished" else None
-        if run is None:
-            self.say(f"run {job}  FAILED: {ended.reason or 'it had no check'}")
+        if ended.state == "postponed":
+            self._postponed(job, str(ended.reason))
+        elif ended.state == "failed":
+            self._failed(job, str(ended.reason))
         else:
-            scores = "  ".join(f"{name} {value:.4f}" for name, value in run.objectives.items())
+            scores = "  ".join(f"{name} {value:.4f}" for name, value in self.book.finished(job).objectives.items())
             self.say(f"run {job}  {scores}  ({len(self.book.left)} to begin)")
 
     def lost(self, job: str, why: str) -> None:
-        self.say(f"run {job}  FAILED: its process was lost: {why}")
+        if job in self.with_process:
+            self._failed(job, f"its process was lost: {why}")
+        else:
+            self._postponed(job, f"its process could not begin: {why}")
+
+    def _failed(self, job: str, reason: str) -> None:
+        self.book.failed(job, reason)
+        discard_checkpoints(open_storage(below(below(self.address, RUNS), job)))
+        self.say(f"run {job}  FAILED: {reason}")
+
+    def _postponed(self, job: str, reason: str) -> None:
+        self.book.postponed(job, reason)
+        self.say(f"run {job}  postponed: {reason}")
+
+
+def require_ended(hindered: Mapping[str, str], address: str) -> None:
+    """Raises RuntimeError when jobs, by name with the reason, did not come to their end and may do so later."""
+    if hindered:
+        name, reason = next(iter(hindered.items()))
+        others = f", and {len(hindered) - 1} others" if len(hindered) > 1 else ""
+        raise RuntimeError(
+            f"sweep {address}: {name} could not be run to its end: {reason}{others}; the same command continues"
+        )
 
 
 def _score_test_once(book: FinalsBook, base: RunSettings, address: str, say: Say) -> None:

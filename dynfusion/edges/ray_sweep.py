@@ -10,15 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ray
 
 from dynfusion.edges import optuna_search
 from dynfusion.edges.absolute_paths import with_absolute_paths
 from dynfusion.edges.datasets import open_dataset, open_sources
 from dynfusion.edges.ray_cluster import require_state_api, room_for, wait_for
-from dynfusion.edges.ray_finals import finals_on_ray
+from dynfusion.edges.ray_finals import finals_on_ray, require_ended
 from dynfusion.edges.ray_tasks import result
-from dynfusion.edges.ray_train import check_run, require_writable, worker_resources
+from dynfusion.edges.ray_train import check_plan, check_run, require_writable, worker_resources
+from dynfusion.edges.ray_trial import discard_checkpoints
 from dynfusion.edges.ray_tune import run_on_tune
 from dynfusion.edges.references import keep_reference, open_reference
 from dynfusion.edges.s3_storage import below, open_storage
@@ -28,7 +30,6 @@ from dynfusion.evaluation.reference import fit_reference
 from dynfusion.evaluation.versions import versions
 from dynfusion.run_settings import RunSettings
 from dynfusion.store.manifest import Manifest
-from dynfusion.training.assemble import make_mixture, make_plan
 from dynfusion.training.lease import STORE_SECONDS, driving
 from dynfusion.training.sources import Sources
 from dynfusion.training.storage import Storage, exists
@@ -41,7 +42,7 @@ from dynfusion.tuning.objective import check_objectives, describe
 from dynfusion.tuning.records import SWEEP, Objective, Sweep, Trial, read_sweep, write_sweep
 from dynfusion.tuning.samples import random_sample
 from dynfusion.tuning.search import Search
-from dynfusion.tuning.space import check_space, tree
+from dynfusion.tuning.space import CHECKED_SAMPLES, check_space, sample, tree
 
 REFERENCE = "reference.json"
 Say = Callable[[str], None]
@@ -73,14 +74,16 @@ def sweep_on_ray(search: Search, sources: Sources, watch: SweepWatch) -> str:
     with driving(open_storage(address, deadline_seconds=STORE_SECONDS), watch.say):
         book = _open_book(search, sources, storage)
         run = _with_reference(run, sources, address, watch.say)
-        at_once = search.settings.at_once or max(1, room_for(need) // run.cluster.workers[0])
+        at_once = search.settings.at_once or max(1, room_for(need) // run.cluster.workers[1])
         watch.say(_opening(book, at_once))
         base = run.model_copy(update={"cluster": run.cluster.model_copy(update={"storage": below(address, RUNS)})})
         work = _Trials(book, base, address, watch)
         retries = run.cluster.max_failures
+        work.discard_checkpoints()
         run_on_tune(work, at_once=at_once, max_failures=retries, debug=watch.debug)
+        require_ended({t.id: str(t.reason) for t in book.trials.values() if t.state in OPEN}, address)
         if search.settings.top_k:
-            finals_on_ray(book.sweep, tuple(book.trials.values()), base, address, at_once, watch.say)
+            finals_on_ray(book.sweep, tuple(book.trials.values()), base, address, at_once, watch.say, debug=watch.debug)
     return address
 
 
@@ -95,7 +98,20 @@ def check_sweep(search: Search) -> Sources:
     sources = open_sources(run.data)
     check_objectives(settings.objectives, run.validation, sources.datasets[0].manifest)
     check_run(run, sources)
+    _check_samples(search, run, sources)
     return sources
+
+
+def _check_samples(search: Search, run: RunSettings, sources: Sources) -> None:
+    """Raises ValueError for a sample of the space that can be no run on this data, such as a batch of too many rows."""
+    draws = np.random.default_rng(search.settings.seed)
+    for _ in range(CHECKED_SAMPLES):
+        settings = sample(search.space, draws)
+        try:
+            check_plan(tree(run, settings), sources)
+        except ValueError as error:
+            given = ", ".join(f"{name} = {value}" for name, value in settings.items())
+            raise ValueError(f"space: no run with {given}: {error}") from error
 
 
 def _open_book(search: Search, sources: Sources, storage: Storage) -> Book:
@@ -145,8 +161,7 @@ def _total_samples(run: RunSettings, sources: Sources) -> Callable[[Mapping[str,
 
     def total(settings: Mapping[str, Any]) -> int:
         one = tree(run, settings)
-        plan = make_plan(make_mixture(sources, one.data, one.train), one.train, one.masking)
-        return plan.total_steps * one.train.global_batch_rows
+        return check_plan(one, sources).total_steps * one.train.global_batch_rows
 
     return total
 
@@ -178,12 +193,24 @@ class _Trials:
         self.book, self.base, self.address, self.watch = book, base, address, watch
         self._show_progress()
 
+    def discard_checkpoints(self) -> None:
+        """Of trials that are over, should a killed command have left some."""
+        for trial in self.book.trials.values():
+            if trial.state not in OPEN:
+                discard_checkpoints(self._run_of(trial))
+
+    def _run_of(self, trial: Trial) -> Storage:
+        return open_storage(below(self.address, trial.run))
+
     def next(self) -> Job | None:
         trial = self.book.next()
         if trial is None:
             return None
         settings = tree(self.base, {**trial.settings, "cluster.name": trial.id})
         return Job(trial.id, settings.model_dump(mode="json"), self.address)
+
+    def is_quiet(self) -> bool:
+        return self.book.is_quiet
 
     def begun(self, job: str) -> None:
         self.watch.say(begun_line(self.book.begun(job)))
@@ -205,7 +232,10 @@ class _Trials:
         self._show_end(self.book.ended(job, ended))
 
     def lost(self, job: str, why: str) -> None:
-        self._show_end(self.book.lost(job, why))
+        trial = self.book.lost(job, why)
+        if trial.state not in OPEN:  # nobody else is there to do it
+            discard_checkpoints(self._run_of(trial))
+        self._show_end(trial)
 
     def _best(self) -> tuple[float, str] | None:
         first = self.book.sweep.objectives[0].name
@@ -215,6 +245,9 @@ class _Trials:
         return max(done, default=None)
 
     def _show_end(self, trial: Trial) -> None:
+        if trial.state in OPEN:
+            self.watch.say(f"trial {trial.id}  postponed: {trial.reason}")
+            return
         done = self._show_progress()
         self.watch.say(end_line(trial, done, self.book.sweep.samples))
 

@@ -40,14 +40,14 @@ from dynfusion.edges.references import open_reference
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.edges.s3_clients import filesystem
 from dynfusion.edges.s3_storage import below, load_model, open_storage
-from dynfusion.edges.tracking import Tracker, tracker
+from dynfusion.edges.tracking import Tracker, require_trackers, tracker
 from dynfusion.evaluation.validation import check_task
 from dynfusion.run_settings import RunSettings, identity
 from dynfusion.training.assemble import check_shares, make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import checkpoint_names, latest, problem, read_history, read_state, step_of
 from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
 from dynfusion.training.lease import STORE_SECONDS, Hold, driving
-from dynfusion.training.loop import Record
+from dynfusion.training.loop import Plan, Record
 from dynfusion.training.run_folder import Ending, claim, finish, finished
 from dynfusion.training.sources import Sources
 from dynfusion.training.storage import Storage, exists
@@ -239,22 +239,29 @@ def _where_ray_keeps_it(storage: str) -> tuple[str, Any]:
 
 def check_run(settings: RunSettings, sources: Sources) -> Checks:
     """Everything that workers would refuse, refused before there are any and before the run's folder is touched."""
-    mixture = make_mixture(sources, settings.data, settings.train)
-    for order in mixture.orders:
-        for workers in settings.cluster.workers:
-            check_shares(order, settings.train, workers)
+    plan = check_plan(settings, sources)
+    require_trackers(settings.tracking)
     if settings.train.init is not None:
         built = make_objective(sources.modalities, settings.model, settings.loss, seed=settings.train.seed).network
         start_from(built, load_model(settings.train.init).network, settings.train.init)
     if settings.engine.kind == "deepspeed":
         configuration(settings.train, settings.engine)
     manifest = sources.datasets[0].manifest
-    checks = make_checks(settings, manifest, make_plan(mixture, settings.train, settings.masking))
+    checks = make_checks(settings, manifest, plan)
     if checks.every_steps:
         for task in read_tasks(settings).values():
             check_task(task, manifest)
         open_reference(settings.validation, manifest)
     return checks
+
+
+def check_plan(settings: RunSettings, sources: Sources) -> Plan:
+    """The steps of a run. Raises ValueError when its batches cannot be made of this data, or not by so many workers."""
+    mixture = make_mixture(sources, settings.data, settings.train)
+    for order in mixture.orders:
+        for workers in settings.cluster.workers:
+            check_shares(order, settings.train, workers)
+    return make_plan(mixture, settings.train, settings.masking)
 
 
 def require_writable(storage: str) -> None:

@@ -1,9 +1,10 @@
 """One trial's process: the driver of an ordinary training run, which tells Ray Tune of every check.
 
-    Ray Tune: setup, step, step, ... --> queue <-- thread: train_on_ray --> Ray Train's controller and workers
-              reset, the next trial ---> halt ---------^
+    Ray Tune: setup, step, step, ... ----> queue <-- thread: train_on_ray --> Ray Train's controller and workers
+              reset, step of the next one -> halt --------^
 
-The process takes no CPU and serves one trial after the other: importing torch takes seconds, a reset none.
+The process takes no CPU and serves one trial after the other: importing torch takes seconds, a reset none. All work is
+done in `step`: Ray Tune tries a trial again whose process is lost there, but not one whose process is lost in a reset.
 """
 
 import json
@@ -20,12 +21,15 @@ from dynfusion.edges.ray_board import Record, Watch
 from dynfusion.edges.ray_cluster import NoRoomError
 from dynfusion.edges.ray_halt import Halt, HaltedError
 from dynfusion.edges.ray_train import train_on_ray
+from dynfusion.edges.retry import FAILURES
 from dynfusion.edges.s3_storage import below, open_storage
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build
-from dynfusion.training.checkpoint import checkpoint_names
+from dynfusion.training.checkpoint import MODEL, checkpoint_names
 from dynfusion.training.checks import VALIDATION
 from dynfusion.training.lease import HeldError
+from dynfusion.training.run_folder import TRAINING
+from dynfusion.training.storage import Storage
 from dynfusion.tuning.book import OPEN
 from dynfusion.tuning.messages import Ended, Job, Report
 from dynfusion.tuning.records import read_trial
@@ -43,19 +47,23 @@ class TrialProcess(Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         for name, value in _QUICK.items():
             os.environ.setdefault(name, value)
-        self.run = JobRun(config[JOB])
+        self.job: Job = config[JOB]
+        self.run: JobRun | None = None
 
     def step(self) -> dict[str, Any]:
+        if self.run is None or self.run.job is not self.job:
+            self.cleanup()
+            self.run = JobRun(self.job)
         told = self.run.next()
         return {TOLD: told, "done": isinstance(told, Ended)}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.run.end()
-        self.run = JobRun(new_config[JOB])
+        self.job = new_config[JOB]
         return True
 
     def cleanup(self) -> None:
-        self.run.end()
+        if self.run is not None:
+            self.run.end()
 
 
 class JobRun:
@@ -85,27 +93,38 @@ class JobRun:
         return told
 
     def end(self) -> None:
-        """Return once the run has ended, by itself or by force."""
+        """Return once the run has ended, by itself or by force; the checkpoints of one that is over go."""
         if self.thread.ident is not None:
             self.halt.pull()
             self.thread.join()
+        if self._is_over():
+            discard_checkpoints(self.storage)
 
     def _run(self) -> None:
         try:
             train_on_ray(self.settings, Watch(self._record, lambda _: None, self._validated), self.halt)
             for report in self._kept():  # what the board lost
                 self.told.put(report)
-            self._discard_checkpoints()
-            self.told.put(Ended("finished", None, self.seconds))
+            self.told.put(self._finished())
         except HaltedError:
-            if self._is_over():
-                self._discard_checkpoints()
-        except (RayError, NoRoomError, HeldError) as error:  # no fault of the settings: it may go better later
+            pass
+        except (NoRoomError, HeldError) as error:  # no fault of the settings: it may go better later
+            self.told.put(Ended("postponed", str(error), self.seconds))
+        except RayError as error:
             self.told.put(error)
         except (ValueError, RuntimeError) as error:
-            self.told.put(Ended("failed", str(error), self.seconds))
+            passes = isinstance(error.__cause__, FAILURES)  # a store that was tried long enough
+            self.told.put(Ended("postponed" if passes else "failed", str(error), self.seconds))
         except BaseException as error:
             self.told.put(error)
+
+    def _finished(self) -> Ended:
+        ended = json.loads(self.storage.read(f"{MODEL}/{TRAINING}"))["ended"]["step"]
+        if self.step < ended:
+            where = f"the last one is of step {self.step}" if self.step else "there is none"
+            return Ended("failed", f"its check at step {ended} is missing, {where}", self.seconds)
+        discard_checkpoints(self.storage)
+        return Ended("finished", None, self.seconds)
 
     def _record(self, made: Record) -> None:
         self.seconds += made["step_seconds"] * (made["step"] - self._record_before(made["step"]))
@@ -120,9 +139,7 @@ class JobRun:
 
     def _report(self, step: int, metrics: dict[str, float]) -> Report:
         self.step = step
-        rows = self.settings.train.global_batch_rows
-        names = checkpoint_names(self.storage)
-        return Report(step, step * rows, metrics, self.seconds, names[-1] if names else None)
+        return Report(step, step * self.settings.train.global_batch_rows, metrics, self.seconds)
 
     def _kept(self) -> Iterator[Report]:
         """The checks of the run's folder that have not been told, in order."""
@@ -134,9 +151,13 @@ class JobRun:
 
     def _is_over(self) -> bool:
         """Whether the sweep's records say that it ends here; else the sweep itself was ended, and will go on."""
-        return read_trial(open_storage(self.job.sweep), self.job.id).state not in OPEN
+        try:
+            return read_trial(open_storage(self.job.sweep), self.job.id).state not in OPEN
+        except FileNotFoundError:  # a run with a fresh seed, which goes on unless it is finished
+            return False
 
-    def _discard_checkpoints(self) -> None:
-        """Nobody goes on with a trial that is over: its model, where it has one, its checks and its history stay."""
-        for name in checkpoint_names(self.storage):
-            self.storage.remove(name)
+
+def discard_checkpoints(storage: Storage) -> None:
+    """Nobody goes on with a trial that is over: its model, where it has one, its checks and its history stay."""
+    for name in checkpoint_names(storage):
+        storage.remove(name)

@@ -43,6 +43,9 @@ class Work(Protocol):
     def next(self) -> Job | None:
         """The next job to begin, None when all have begun."""
 
+    def is_quiet(self) -> bool:
+        """Whether no job is under way, so that none will be postponed any more."""
+
     def begun(self, job: str) -> None:
         """An attempt at it has a process."""
 
@@ -50,10 +53,10 @@ class Work(Protocol):
         """A check of it; whether it ends here."""
 
     def ended(self, job: str, ended: Ended) -> None:
-        """It has ended of itself."""
+        """It has ended of itself; one that was postponed is handed out again, or left to another command."""
 
     def lost(self, job: str, why: str) -> None:
-        """Its process was lost once too often."""
+        """Its process was lost once too often, or before it had begun."""
 
 
 def run_on_tune(work: Work, *, at_once: int, max_failures: int, debug: bool = False) -> None:
@@ -72,7 +75,7 @@ def run_on_tune(work: Work, *, at_once: int, max_failures: int, debug: bool = Fa
                 max_concurrent_trials=at_once,
                 reuse_actors=True,
                 trial_name_creator=_name,
-                trial_dirname_creator=_name,
+                trial_dirname_creator=lambda trial: trial.trial_id,  # a job may have several trials of Tune
             ),
             run_config=RunConfig(
                 name="sweep",
@@ -113,9 +116,11 @@ class _Supply(Searcher):
         super().__init__()
         self.work = work
 
-    def suggest(self, trial_id: str) -> dict[str, Job] | str:
+    def suggest(self, trial_id: str) -> dict[str, Job] | str | None:
         job = self.work().next()
-        return Searcher.FINISHED if job is None else {JOB: job}
+        if job is not None:
+            return {JOB: job}
+        return Searcher.FINISHED if self.work().is_quiet() else None
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """`_Ear` has heard it."""

@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from dynfusion.edges.tracking_sinks import TENSORBOARD, Bucket, Ended, History, MLflow, TensorBoard, WandB
+from dynfusion.edges.tracking_sinks import TENSORBOARD, Bucket, Ended, History, MLflow, TensorBoard, WandB, missing
 from dynfusion.training.checks import VALIDATION
 from dynfusion.training.config import TrackingSettings
 from dynfusion.training.loop import Record
@@ -139,6 +140,13 @@ def tracker(
         raise
     finally:
         made.close(ended)
+
+
+def require_trackers(settings: TrackingSettings) -> None:
+    """Raises ValueError when a tracker is asked for that is not installed."""
+    for library, asked in (("mlflow", settings.mlflow), ("wandb", settings.wandb)):
+        if asked is not None and find_spec(library) is None:
+            raise ValueError(missing(library))
 
 
 def _sinks(storage: Storage, settings: TrackingSettings) -> Iterator[Sink]:

@@ -128,7 +128,7 @@ class MLflow:
         try:
             import mlflow as _  # noqa: F401
         except ImportError as error:
-            raise ValueError(_missing("mlflow")) from error
+            raise ValueError(missing("mlflow")) from error
         # A server that does not answer is asked again with a later record; MLflow's own patience is minutes a request.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -176,7 +176,7 @@ class WandB:
         try:
             import wandb as _  # noqa: F401
         except ImportError as error:
-            raise ValueError(_missing("wandb")) from error
+            raise ValueError(missing("wandb")) from error
         os.environ.setdefault(
             "WANDB_FINISH_TIMEOUT", "60"
         )  # else a run that is done would wait for ever for its server
@@ -212,5 +212,5 @@ def scalars(made: Record) -> Scalars:
     return found
 
 
-def _missing(package: str) -> str:
+def missing(package: str) -> str:
     return f"setting tracking.{package}: {package} is not installed here, pip install 'dynfusion[tracking]' brings it"

@@ -26,13 +26,16 @@ class NeverStops:
 
 
 class TuneJudge:
-    """A scheduler of Ray Tune that stops trials and never pauses them."""
+    """A scheduler of Ray Tune that stops trials and never pauses them; it hears nothing of a trial before `since`."""
 
-    def __init__(self, scheduler: TrialScheduler) -> None:
+    def __init__(self, scheduler: TrialScheduler, *, since: float = 0.0) -> None:
         self.scheduler: Any = scheduler
+        self.since = since
         self.known: set[str] = set()
 
     def __call__(self, trial: str, samples_seen: int, value: float) -> bool:
+        if samples_seen < self.since:
+            return False
         named = _Named(trial)
         if trial not in self.known:
             self.known.add(trial)
@@ -62,7 +65,9 @@ def make_judge(sweep: Sweep, longest: int) -> NeverStops | TuneJudge:
                 stop_last_trials=False,
             )
         )
-    # It would pause trials, which ours cannot, to let others catch up, but for an endless time slice.
+    # It would pause trials, which ours cannot, to let others catch up, but for an endless time slice. It holds the best
+    # that a trial ever was against means over what others were, so reports of the ramp would keep gentle starts alive.
     return TuneJudge(
-        MedianStoppingRule(time_attr=_TIME, metric=_VALUE, mode=mode, grace_period=grace, min_time_slice=inf)
+        MedianStoppingRule(time_attr=_TIME, metric=_VALUE, mode=mode, grace_period=grace, min_time_slice=inf),
+        since=grace,
     )

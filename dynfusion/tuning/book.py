@@ -1,7 +1,7 @@
 """A sweep's records kept true while it runs; its driver is the only one that writes them.
 
     next --> waiting --begun--> running --reported--> running or stopped
-                                   |  ^----- lost, and begun again
+                                   |  ^----- lost or postponed, and begun again
                                    +--ended--> finished or failed
 
 Everything that a later command needs is on disk before anything follows from it: a sample before its trial begins, a
@@ -9,7 +9,9 @@ report before the scheduler's decision. The decisions themselves need no record:
 order, so whoever opens the book judges them once more and arrives where the killed command was.
 """
 
+import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +23,8 @@ from dynfusion.tuning.records import Point, Sweep, Trial, read_curves, read_tria
 from dynfusion.tuning.samples import trial_id
 
 OPEN = ("waiting", "running")
+MOST_POSTPONED = 3
+"""How often one command begins a trial again that something hinders which may pass, such as nodes that are gone."""
 RUNS = "runs"
 
 
@@ -36,7 +40,7 @@ class Rules:
     """Settings of a trial by number, given all trials before it."""
     judge: Judge
     total_samples: Callable[[Mapping[str, Any]], int]
-    """Molecules that a trial with these settings sees to its end."""
+    """Molecules that a trial with these settings sees to its end. Raises ValueError for one that cannot be run."""
 
 
 @dataclass
@@ -50,6 +54,8 @@ class _Course:
     """Seconds of training in attempts of this command that are over."""
     attempt: float = 0.0
     """And in the one under way."""
+    begun: bool = False
+    """Whether an attempt of this command has had a process."""
 
 
 class Book:
@@ -63,6 +69,7 @@ class Book:
         self.curves = read_curves(storage)
         self.reports = sum(len(points) for points in self.curves.values())
         self._courses: dict[str, _Course] = {}
+        self._postponed: Counter[str] = Counter()
         self._judge_again()
         self.left = [trial.id for trial in self.trials.values() if trial.state in OPEN]
         self.left.sort(key=lambda name: (self.trials[name].state != "running", name))
@@ -74,21 +81,26 @@ class Book:
         """Of the objectives; the first decides."""
         return [objective.name for objective in self.sweep.objectives]
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no trial is under way."""
+        return not self._courses
+
     def next(self) -> Trial | None:
         """The next trial to begin: those that are not over first, as recorded, then new ones. None when all have."""
-        if self.left:
-            trial = self.trials[self.left.pop(0)]
-        elif len(self.trials) < self.sweep.samples:
-            trial = self._new(len(self.trials))
-        else:
+        while not self.left and len(self.trials) < self.sweep.samples:
+            trial = self._new(next(n for n in itertools.count() if trial_id(n) not in self.trials))
+            self.left = [trial.id] if trial.state in OPEN else []
+        if not self.left:
             return None
+        trial = self.trials[self.left.pop(0)]
         self._courses[trial.id] = _Course(trial, self.clock())
         return trial
 
     def begun(self, name: str) -> Trial:
         """An attempt at a trial has a process."""
         course = self._courses[name]
-        course.trained, course.attempt = course.trained + course.attempt, 0.0
+        course.trained, course.attempt, course.begun = course.trained + course.attempt, 0.0, True
         return self._put(name, state="running", reason=None, attempts=self.trials[name].attempts + 1)
 
     def reported(self, name: str, report: Report) -> Trial:
@@ -99,7 +111,7 @@ class Book:
         self._courses[name].attempt = report.seconds
         points = self.curves.get(name, ())
         if points and points[-1].samples_seen >= report.samples_seen:
-            return self._put(name, checkpoint=report.checkpoint)
+            return self._put(name)
         objectives = objectives_of(report.metrics, self.names)
         seconds = self._seconds(name)
         point = Point(report.step, report.samples_seen, objectives, dict(report.metrics), seconds, self.reports)
@@ -107,37 +119,54 @@ class Book:
         write_curve(self.storage, name, self.curves[name])
         self.reports += 1
         verdict = self._stopped(point) if self._judged(name, point) else {}
-        return self._put(name, **_standing(point), **verdict, checkpoint=report.checkpoint)
+        return self._put(name, **_standing(point), **verdict)
 
     def ended(self, name: str, ended: Ended) -> Trial:
-        """The trial after its own end."""
+        """The trial after its own end; still open when it is postponed."""
         self._courses[name].attempt = ended.seconds
+        if ended.state == "postponed":
+            return self._postpone(name, ended.reason)
         if ended.state == "finished" and self.trials[name].objectives is None:
             return self._put(name, state="failed", reason="it ended without a check that gave its objectives")
-        return self._put(name, state=ended.state, reason=ended.reason, checkpoint=None)
+        return self._put(name, state=ended.state, reason=ended.reason)
 
     def lost(self, name: str, why: str) -> Trial:
-        """The trial after its process was lost once too often."""
+        """The trial after its process was lost once too often, or before it was there: then it is still open."""
+        if not self._courses[name].begun:
+            return self._postpone(name, f"its process could not begin: {why}")
         attempts = self.trials[name].attempts
         return self._put(name, state="failed", reason=f"its process was lost, attempt {attempts} was the last: {why}")
 
+    def _postpone(self, name: str, why: str | None) -> Trial:
+        """The trial, open, to be begun again by this command, or by the next one when that was tried often enough."""
+        trial = self._put(name, reason=why)
+        del self._courses[name]
+        self._postponed[name] += 1
+        if self._postponed[name] <= MOST_POSTPONED:
+            self.left.append(name)
+        return trial
+
     def _new(self, number: int) -> Trial:
+        """A sample on record: waiting, or failed when what it asks for cannot be."""
         settings = dict(self.rules.draw(number, [self.trials[name] for name in sorted(self.trials)]))
-        name = trial_id(number)
+        name, total, reason = trial_id(number), 0, None
+        try:
+            total = self.rules.total_samples(settings)
+        except ValueError as error:
+            reason = str(error)
         trial = Trial(
             id=name,
-            state="waiting",
-            reason=None,
+            state="waiting" if reason is None else "failed",
+            reason=reason,
             settings=settings,
             objectives=None,
             step=0,
             samples_seen=0,
-            total_samples=self.rules.total_samples(settings),
+            total_samples=total,
             seconds=0.0,
             overhead_seconds=0.0,
             attempts=0,
             run=f"{RUNS}/{name}",
-            checkpoint=None,
         )
         self.trials[name] = trial
         write_trial(self.storage, trial)

@@ -5,16 +5,27 @@
 Seed by seed, so that whatever is there is paired. Only these runs are compared, and only with each other.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
 
 from dynfusion.training.storage import Storage
-from dynfusion.tuning.book import RUNS
+from dynfusion.tuning.book import MOST_POSTPONED, RUNS
 from dynfusion.tuning.messages import Report
 from dynfusion.tuning.objective import objectives_of
-from dynfusion.tuning.records import DEFAULT, Final, Finals, SeedRun, Sweep, Trial, read_finals, write_finals
+from dynfusion.tuning.records import (
+    DEFAULT,
+    Final,
+    Finals,
+    SeedFailure,
+    SeedRun,
+    Sweep,
+    Trial,
+    read_finals,
+    write_finals,
+)
 
 FIRST_SEED = 1001
 
@@ -49,28 +60,58 @@ class FinalsBook:
         for label, settings in self.settings.items():
             self.entries.setdefault(label, Final(label, settings, ()))
         self.seeds = fresh_seeds(sweep.rerun_seeds, used_seeds)
-        done = {(label, run.seed) for label, entry in self.entries.items() for run in entry.seeds}
+        done = {(n, run.seed) for n, entry in self.entries.items() for run in entry.seeds}
+        done |= {(n, run.seed) for n, entry in self.entries.items() for run in entry.failures}
         self.left = [(label, seed) for seed in self.seeds for label in self.settings if (label, seed) not in done]
         self.last: dict[str, Report] = {}
+        self._postponed: Counter[str] = Counter()
+        self.hindered: dict[str, str] = {}
+        """Runs that this command begins no more, and why they did not come to their end."""
+        self.under_way: set[str] = set()
 
     def next(self) -> tuple[str, int] | None:
         """(label, seed) of the next run, None when all have begun."""
-        return self.left.pop(0) if self.left else None
+        if not self.left:
+            return None
+        found = self.left.pop(0)
+        self.under_way.add(job_name(*found))
+        return found
 
     def reported(self, job: str, report: Report) -> None:
         """A check of a run; its last one counts."""
         self.last[job] = report
 
-    def finished(self, job: str) -> SeedRun | None:
-        """Put a finished run on record; None for one that had no check."""
-        report = self.last.pop(job, None)
-        if report is None:
-            return None
+    def finished(self, job: str) -> SeedRun:
+        """Put a finished run on record, by its last check."""
+        report = self._over(job)
+        assert report is not None
         label, seed = parse_job(job)
         names = [objective.name for objective in self.sweep.objectives]
         run = SeedRun(seed, objectives_of(report.metrics, names), None, f"{RUNS}/{job}")
         self.put(label, run)
         return run
+
+    def failed(self, job: str, reason: str) -> None:
+        """Put a run on record that did not come to its end by its own fault."""
+        self._over(job)
+        label, seed = parse_job(job)
+        entry = self.entries[label]
+        others = [one for one in entry.failures if one.seed != seed]
+        self.entries[label] = replace(entry, failures=(*others, SeedFailure(seed, reason)))
+        self._write(complete=False)
+
+    def postponed(self, job: str, reason: str) -> None:
+        """Begin a run again later that something hindered which may pass, unless that was tried often enough."""
+        self._over(job)
+        self._postponed[job] += 1
+        if self._postponed[job] <= MOST_POSTPONED:
+            self.left.append(parse_job(job))
+        else:
+            self.hindered[job] = reason
+
+    def _over(self, job: str) -> Report | None:
+        self.under_way.discard(job)
+        return self.last.pop(job, None)
 
     def put(self, label: str, run: SeedRun) -> None:
         """One run of a label, in place of an earlier record of it."""

@@ -24,14 +24,12 @@ class Report:
     metrics: dict[str, float]
     seconds: float
     """Of training, by this attempt."""
-    checkpoint: str | None
-    """The last one of its run, whole or not."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended of itself."""
+    """How a job ended of itself; `postponed`: for a reason that may pass, so that it is to be begun again."""
 
-    state: Literal["finished", "failed"]
+    state: Literal["finished", "failed", "postponed"]
     reason: str | None
     seconds: float

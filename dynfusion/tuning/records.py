@@ -105,7 +105,6 @@ class Trial:
     attempts: Count
     run: str
     """Folder of the ordinary run."""
-    checkpoint: str | None
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,15 @@ class SeedRun:
 
 
 @dataclass(frozen=True)
+class SeedFailure:
+    """A run of some settings with a seed that did not come to its end."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Final:
     """Settings that were run again with fresh seeds."""
 
@@ -143,6 +151,8 @@ class Final:
     """A trial's id, or `default`."""
     settings: dict[str, Any]
     seeds: tuple[SeedRun, ...]
+    failures: tuple[SeedFailure, ...] = ()
+    """Of these settings' other seeds: what fails with some seed is not the winner."""
 
 
 @dataclass(frozen=True)

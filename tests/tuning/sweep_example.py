@@ -140,7 +140,6 @@ def _trial(storage, sweep, number, draws, *, noise, gain, running):
         overhead_seconds=6.5,
         attempts=1,
         run=f"runs/joint-{name}",
-        checkpoint=None,
     )
     write_trial(storage, trial)
     return trial
@@ -150,7 +149,7 @@ def _finals(sweep, trials, draws, *, noise, gain, lead):
     first = sweep.objectives[0].name
     finished = sorted((t for t in trials if t.state == "finished"), key=lambda t: -t.objectives[first])[: sweep.top_k]
     of_seed = {number: noise * float(draws.normal()) for number in range(100, 100 + sweep.rerun_seeds)}
-    entries = []
+    entries: list[Final] = []
     for place, (label, settings) in enumerate([*((t.id, t.settings) for t in finished), (DEFAULT, {})]):
         value = truth(settings, gain=gain)
         if lead is not None:
@@ -158,8 +157,15 @@ def _finals(sweep, trials, draws, *, noise, gain, lead):
         runs = []
         for number, shift in of_seed.items():
             found = scores(value + shift, sweep.objectives, draws, 0.2 * noise)
-            run = SeedRun(number, found, None, f"runs/joint-{label}-{number}")
-            scored = {"bace": found[first] + 0.01, "bbbp": found[first] - 0.02}
-            runs.append(replace(run, test=scored) if place == 0 or label == DEFAULT else run)
+            runs.append(SeedRun(number, found, None, f"runs/joint-{label}-{number}"))
         entries.append(Final(label, settings, tuple(runs)))
-    return Finals(tuple(entries), sweep.top_k, True)
+    best = max(entries[:-1], key=lambda entry: sum(run.objectives[first] for run in entry.seeds), default=None)
+    tested = [_tested(entry, first) if entry is best or entry.label == DEFAULT else entry for entry in entries]
+    return Finals(tuple(tested), sweep.top_k, True)
+
+
+def _tested(entry, first):
+    def scored(run):
+        return replace(run, test={"bace": run.objectives[first] + 0.01, "bbbp": run.objectives[first] - 0.02})
+
+    return replace(entry, seeds=tuple(map(scored, entry.seeds)))

@@ -11,7 +11,7 @@ from dynfusion.edges.tune_schedulers import make_judge
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build
 from dynfusion.training.storage import LocalStorage
-from dynfusion.tuning.book import Book, Judge, Rules
+from dynfusion.tuning.book import MOST_POSTPONED, Book, Judge, Rules
 from dynfusion.tuning.messages import Ended, Report
 from dynfusion.tuning.records import Distribution, Objective, Sweep, Trial, read_curves, read_trials, write_sweep
 from dynfusion.tuning.samples import random_sample
@@ -61,7 +61,7 @@ def opened(folder: Path, plan: Sweep, judge: Judge | None = None, clock: Any = N
 
 
 def report(check: int, value: float, *, seconds: float = 0.0) -> Report:
-    return Report(check, check * TOTAL // CHECKS, {"over_ridge": value}, seconds, f"checkpoint-{check:08d}-001")
+    return Report(check, check * TOTAL // CHECKS, {"over_ridge": value}, seconds)
 
 
 def score(trial: Trial, check: int) -> float:
@@ -215,4 +215,68 @@ def test_a_check_that_lacks_an_objective_is_refused(tmp_path: Path) -> None:
     book.next()
     book.begun("0000")
     with pytest.raises(ValueError, match="the validation has no over_ridge"):
-        book.reported("0000", Report(1, 100, {"probe": 0.7}, 1.0, None))
+        book.reported("0000", Report(1, 100, {"probe": 0.7}, 1.0))
+
+
+def test_a_trial_that_is_hindered_stays_open_and_is_begun_again(tmp_path: Path) -> None:
+    book = opened(tmp_path, sweep(samples=2), Never())
+    for _ in range(MOST_POSTPONED + 1):
+        trial = book.next()
+        assert trial is not None
+        assert trial.id == "0000"
+        book.begun("0000")
+        found = book.ended("0000", Ended("postponed", "no room for it", 0.0))
+        assert (found.state, found.reason) == ("running", "no room for it")
+        assert book.is_quiet
+    other = book.next()
+    assert other is not None
+    assert other.id == "0001"
+    assert not book.is_quiet
+    assert opened(tmp_path, sweep(samples=2)).left == ["0000", "0001"]
+
+
+def test_a_trial_whose_process_was_lost_before_it_began_stays_open(tmp_path: Path) -> None:
+    book = opened(tmp_path, sweep(samples=1), Never())
+    book.next()
+    assert book.lost("0000", "the node is gone").state == "waiting"
+    assert book.left == ["0000"]
+
+
+def test_a_sample_that_can_be_no_run_is_on_record_as_failed_and_the_next_one_is_drawn(tmp_path: Path) -> None:
+    def total(settings: Mapping[str, Any]) -> int:
+        if settings["loss.alignment"] == random_sample(SPACE, 3, 1)["loss.alignment"]:
+            raise ValueError("train.global_batch_rows: found 3, allowed is a multiple of 8")
+        return TOTAL
+
+    plan = sweep(samples=3)
+    write_sweep(LocalStorage(tmp_path), plan)
+    rules = Rules(lambda number, trials: random_sample(SPACE, 3, number), Never(), total)
+    book = Book(LocalStorage(tmp_path), plan, rules)
+    assert [trial.id for trial in iter(book.next, None)] == ["0000", "0002"]
+    refused = read_trials(LocalStorage(tmp_path))[1]
+    assert (refused.state, refused.reason) == ("failed", "train.global_batch_rows: found 3, allowed is a multiple of 8")
+
+
+def test_a_record_that_was_removed_is_drawn_anew_and_no_other_is_touched(tmp_path: Path) -> None:
+    book = opened(tmp_path, sweep(samples=3), Never())
+    for trial in iter(book.next, None):
+        book.begun(trial.id)
+        book.reported(trial.id, report(CHECKS, 0.5))
+        book.ended(trial.id, Ended("finished", None, 1.0))
+    (tmp_path / "trials" / "0001.json").unlink()
+    again = opened(tmp_path, sweep(samples=3), Never())
+    assert [trial.id for trial in iter(again.next, None)] == ["0001"]
+
+
+def test_median_stopping_hears_nothing_of_the_ramp(tmp_path: Path) -> None:
+    judge = make_judge(sweep("median"), TOTAL)
+    gentle = {100: 0.9, 800: 0.0, 1200: 0.0}
+    others = {800: 0.5, 1200: 0.5}
+    for seen in (100, 800, 1200):
+        for number in range(4):
+            if seen in others:
+                assert not judge(f"other-{number}", seen, others[seen])
+        if judge("gentle", seen, gentle[seen]):
+            assert seen == 800
+            return
+    pytest.fail("its best was before the grace, where no trial is compared")

@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from dynfusion.training.storage import LocalStorage
+from dynfusion.tuning.book import MOST_POSTPONED
 from dynfusion.tuning.finals import FinalsBook, best_trials, fresh_seeds, job_name, parse_job, without_seed
 from dynfusion.tuning.messages import Report
-from dynfusion.tuning.records import DEFAULT, Objective, read_finals
+from dynfusion.tuning.records import DEFAULT, Objective, SeedFailure, read_finals
 from tests.tuning.test_book import sweep
 from tests.tuning.test_search import known
 
@@ -26,8 +27,8 @@ def reported(book: FinalsBook, value: float) -> str:
     assert found is not None
     job = job_name(*found)
     for step, seen in ((1, 0.0), (2, value)):
-        book.reported(job, Report(step, step, {"over_ridge": seen}, 1.0, None))
-    assert book.finished(job) is not None
+        book.reported(job, Report(step, step, {"over_ridge": seen}, 1.0))
+    book.finished(job)
     return job
 
 
@@ -82,8 +83,24 @@ def test_more_seeds_extend_what_is_there_and_test_scores_stay(tmp_path: Path) ->
     assert more.entries[DEFAULT].seeds[0].test == {"bbbp": 0.7}
 
 
-def test_a_run_without_a_check_leaves_nothing(tmp_path: Path) -> None:
-    book = FinalsBook(LocalStorage(tmp_path), PLAN, [], [])
+def test_a_run_that_failed_is_on_record_and_not_made_again(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    book = FinalsBook(storage, PLAN, [], [])
     assert book.next() == (DEFAULT, 1001)
-    assert book.finished(job_name(DEFAULT, 1001)) is None
-    assert read_finals(LocalStorage(tmp_path)) is None
+    book.failed(job_name(DEFAULT, 1001), "loss is not finite at step 3")
+    finals = read_finals(storage)
+    assert finals is not None
+    assert finals.entries[0].failures == (SeedFailure(1001, "loss is not finite at step 3"),)
+    assert FinalsBook(storage, PLAN, [], []).left == [(DEFAULT, 1002)]
+
+
+def test_a_run_that_is_hindered_is_begun_again_until_that_was_tried_often_enough(tmp_path: Path) -> None:
+    book = FinalsBook(LocalStorage(tmp_path), replace(PLAN, rerun_seeds=1), [], [])
+    for _ in range(MOST_POSTPONED + 1):
+        assert book.next() == (DEFAULT, 1001)
+        assert book.under_way
+        book.postponed(job_name(DEFAULT, 1001), "no room")
+    assert book.next() is None
+    assert not book.under_way
+    assert book.hindered == {job_name(DEFAULT, 1001): "no room"}
+    assert FinalsBook(LocalStorage(tmp_path), replace(PLAN, rerun_seeds=1), [], []).left == [(DEFAULT, 1001)]

@@ -126,7 +126,7 @@ def test_a_random_sample_follows_from_its_number_alone() -> None:
 
 def known(number: int, settings: dict[str, Any], value: float | None, state: Any = "finished") -> Trial:
     scores = None if value is None else {"score": value}
-    return Trial(trial_id(number), state, None, settings, scores, 1, 100, 100, 1.0, 1.0, 1, "runs/x", None)
+    return Trial(trial_id(number), state, None, settings, scores, 1, 100, 100, 1.0, 1.0, 1, "runs/x")
 
 
 def test_optuna_draws_the_same_from_the_same_records_and_better_than_chance() -> None:

@@ -13,8 +13,12 @@ from dynfusion.run_settings import RunSettings, read_run
 from dynfusion.settings import build
 from dynfusion.training.storage import LocalStorage
 from dynfusion.tuning.records import (
+    Final,
+    Finals,
     Objective,
     Point,
+    SeedFailure,
+    SeedRun,
     Trial,
     read_curves,
     read_finals,
@@ -219,6 +223,37 @@ def test_a_tie_is_said(tmp_path):
     assert test_records(contents.finals, best)[0]["task"] == "bace"
 
 
+def final(label, values, *, failures=(), tested=False):
+    runs = [SeedRun(n, {"score": v}, {"bace": 0.7} if tested else None, "runs/x") for n, v in values.items()]
+    return Final(label, {}, tuple(runs), tuple(SeedFailure(seed, "not finite") for seed in failures))
+
+
+def test_what_fails_with_a_seed_is_not_the_winner_and_an_extended_sweep_may_have_another_one(tmp_path):
+    contents = contents_of(tmp_path, lead=0.02)
+
+    def winner_of(*entries):
+        return winner(replace(contents, finals=Finals(entries, 2, complete=True)))
+
+    whole, default = final("0000", {1: 0.6, 2: 0.7, 3: 0.7}, tested=True), final("default", {1: 0.5, 2: 0.5, 3: 0.5})
+    assert winner_of(whole, final("0001", {1: 0.9}, failures=(2, 3)), default) == ("0000", [])
+    assert winner_of(whole, final("0001", {1: 0.9, 2: 0.9, 3: 0.91}), default) == ("0001", [])
+    assert winner_of(final("0001", {}, failures=(1, 2)), default) == (None, [])
+
+
+def test_failures_of_seeds_and_later_looks_at_the_test_split_are_said(tmp_path):
+    write_example(tmp_path, lead=0.02)
+    storage = LocalStorage(tmp_path)
+    finals = read_finals(storage)
+    last = finals.entries[-2]
+    scored = replace(last, seeds=tuple(replace(run, test={"bace": 0.7, "bbbp": 0.7}) for run in last.seeds))
+    scored = replace(scored, failures=(SeedFailure(7, "loss is not finite at step 3"),))
+    write_finals(storage, replace(finals, entries=(*finals.entries[:-2], scored, finals.entries[-1])))
+    tune_show(str(tmp_path))
+    page = (tmp_path / "report.md").read_text()
+    assert f"Of {last.label} the run with seed 7 failed: loss is not finite at step 3." in page
+    assert "2 winners in all have been scored on it" in page
+
+
 def test_the_run_file_holds_only_differences_and_reproduces_the_winner(shown, report, capsys):
     text = (shown / "best.toml").read_text()
     label = report["winner"]
@@ -266,7 +301,7 @@ def test_a_sweep_under_way_is_shown(tmp_path, capsys):
 def test_a_sweep_of_which_nothing_has_ended_is_shown(tmp_path):
     sweep = write_example(tmp_path, begun=0, finals=False)
     assert "No trial has finished yet." in tune_show(str(tmp_path)).read_text()
-    trial = Trial("0000", "failed", "out of memory", {}, None, 0, 0, TOTAL, 1.0, 9.0, 1, "runs/joint-0000", None)
+    trial = Trial("0000", "failed", "out of memory", {}, None, 0, 0, TOTAL, 1.0, 9.0, 1, "runs/joint-0000")
     write_trial(LocalStorage(tmp_path), trial)
     page = tune_show(str(tmp_path)).read_text()
     assert "out of memory" in page

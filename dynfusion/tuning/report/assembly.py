@@ -26,6 +26,9 @@ def build_report(contents: Contents) -> dict[str, Any]:
         "trials": trials,
         "best": next((t["id"] for t in trials if t["state"] == "finished" and t["objectives"]), None),
         "finals": final_records(contents),
+        "tested": sum(any(run.test for run in entry.seeds) for entry in contents.finals.entries)
+        if contents.finals
+        else 0,
         "finals_complete": contents.finals is not None and contents.finals.complete,
         "winner": best,
         "ties": ties,

@@ -86,7 +86,7 @@ def best(report: Report) -> list[Section]:
             cells.append(with_interval(record["objectives"][name], digits=DIGITS))
             cells.append(difference_cell(record["differences"].get(name)))
         before = (record["sweep"] or {}).get(names[0])
-        runs = str(record["objectives"][names[0]]["runs"])
+        runs = f"{record['objectives'][names[0]]['runs']}{_failed(record)}"
         cells += [Cell(number(before, DIGITS)), Cell(runs)]
         title = f"{record['label']} (winner)" if record["label"] == report["winner"] else record["label"]
         rows.append(Row(title, tuple(cells), record["label"] == report["winner"]))
@@ -108,6 +108,10 @@ def best(report: Report) -> list[Section]:
     return [Section("best", "Best settings", tuple(blocks), "Best settings")]
 
 
+def _failed(record: Record) -> str:
+    return f", {len(record['failures'])} failed" if record.get("failures") else ""
+
+
 def _how_run(report: Report) -> str:
     seeds = max(record["objectives"][objective_names(report)[0]]["runs"] for record in report["finals"])
     plural = "s" if seeds > 1 else ""
@@ -117,6 +121,9 @@ def _how_run(report: Report) -> str:
         text += (
             f" The winner scored {number(drop, DIGITS)} less than in the sweep: the price of choosing the best of many."
         )
+    for record in report["finals"]:
+        for one in record.get("failures", ())[:1]:
+            text += f" Of {record['label']} the run with seed {one['seed']} failed: {one['reason']}."
     return text if report["finals_complete"] else f"{text} These runs are not complete."
 
 
@@ -136,7 +143,13 @@ def held_out(report: Report) -> list[Section]:
         )
         for record in report["test"]
     ]
-    text = "The test split chose nothing; it is scored once, for the winner and the default, with the same seeds."
+    text = "The test split chose nothing; each run of the winner and the default is scored once, with the same seeds."
+    looked = report.get("tested", 2)
+    if looked > 2:
+        text += (
+            f" The sweep was extended: {looked - 1} winners in all have been scored on it, and a difference that looks "
+            "large may be the largest of these."
+        )
     columns = ("Task", f"Winner, {report['winner']}", "Default", "Difference")
     return [Section("test", "On the test split", (Text(text), Table(columns, one_group(rows))), "Test split")]
 

@@ -51,7 +51,7 @@ def final_records(contents: Contents) -> list[dict[str, Any]]:
     """Every entry that has a run: the trials from the best on, then the default."""
     if contents.finals is None:
         return []
-    entries = {entry.label: entry for entry in contents.finals.entries if entry.seeds}
+    entries = {entry.label: entry for entry in contents.finals.entries if entry.seeds or entry.failures}
     sweep_scores = {trial.id: trial.objectives for trial in contents.trials}
     default = entries.get(DEFAULT)
     records = []
@@ -66,28 +66,33 @@ def final_records(contents: Contents) -> list[dict[str, Any]]:
                 theirs = _by_seed(default, name)
                 record["differences"][name] = difference(mine, theirs, sign=direction(objective))
         record["sweep"] = sweep_scores.get(label)
+        record["failures"] = [{"seed": one.seed, "reason": one.reason} for one in entry.failures]
         records.append(record)
     first = contents.sweep.objectives[0]
     rank = direction(first)
-    return sorted(records, key=lambda r: (r["label"] == DEFAULT, -rank * r["objectives"][first.name]["value"]))
+
+    def place(record: dict[str, Any]) -> tuple[bool, bool, float]:
+        value = record["objectives"][first.name]["value"]
+        return record["label"] == DEFAULT, value is None, -rank * (value or 0.0)
+
+    return sorted(records, key=place)
 
 
 def winner(contents: Contents) -> tuple[str | None, list[str]]:
     """The trial with the best mean of the first objective over the seeds that all entries have, and its ties.
 
-    Where one trial alone has test scores, the sweep has chosen it already, by the same rule.
+    Settings that failed with some seed are not chosen: the seeds on which they did not fail say too little.
     Ties are the other trials whose paired difference from it does not exclude zero. None before there is a common seed.
     """
-    entries = [e for e in contents.finals.entries if e.label != DEFAULT] if contents.finals else []
+    entries = [e for e in contents.finals.entries if e.label != DEFAULT and not e.failures] if contents.finals else []
     objective = contents.sweep.objectives[0]
     scores = {entry.label: _by_seed(entry, objective.name) for entry in entries if entry.seeds}
     common = set.intersection(*(set(found) for found in scores.values())) if scores else set()
     if not common:
         return None, []
     sign = direction(objective)
-    chosen = [entry.label for entry in entries if any(run.test for run in entry.seeds)]
     means = {label: sign * float(np.mean([found[seed] for seed in sorted(common)])) for label, found in scores.items()}
-    best = chosen[0] if len(chosen) == 1 else max(sorted(means), key=lambda label: means[label])
+    best = max(sorted(means), key=lambda label: means[label])
     others = [label for label in scores if label != best]
     return best, [o for o in others if difference(scores[best], scores[o], sign=sign)["side"] in ("level", "unknown")]
 

@@ -22,7 +22,7 @@ def trials_table(contents: Contents) -> pa.Table:
             *((name, pa.string()) for name in ("id", "state", "reason")),
             *((name, pa.int64()) for name in ("step", "samples_seen", "total_samples", "attempts")),
             *((name, pa.float64()) for name in ("seconds", "overhead_seconds")),
-            *((name, pa.string()) for name in ("run", "checkpoint")),
+            *((name, pa.string()) for name in ("run",)),
         )
     }
     for objective in sweep.objectives:
