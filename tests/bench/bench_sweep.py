@@ -4,7 +4,8 @@
 
 `compare` runs the same samples with the same seed twice, FIFO and then ASHA: the best of each, the molecules that ASHA
 saw as a share of FIFO's, and the median seconds that a trial took beside its training. `many` runs trials of a tiny
-model for a few steps: the memory of what lasts (driver, head) after 20 trials and at the end, and what is left running.
+model for a few steps: the memory of what lasts (driver, head, the trials' processes together) after 20 trials and at the
+end, and how many of the sweep's processes are alive ten seconds after it.
 Prints one JSON line a part; every sweep is an ordinary `dynfusion tune` on a cluster of its own.
 """
 
@@ -26,9 +27,9 @@ import psutil
 from dynfusion.training.storage import LocalStorage
 from dynfusion.tuning.records import Trial, read_trials
 
-LASTING = ("gcs_server", "raylet", "dashboard")
+LASTING = ("gcs_server", "raylet", "dashboard", "TrialProcess")
 EARLY = 20
-SECONDS = 5.0
+SECONDS, LEAVING_SECONDS = 5.0, 10.0
 TINY = {
     "model.dim": 8,
     "model.gate_hidden": 4,
@@ -70,7 +71,7 @@ def compare(pack: str, storage: Path, space: str, run: str, samples: int, overri
     seen = {}
     for scheduler in ("fifo", "asha"):
         options = ["--scheduler", scheduler, "--samples", str(samples), "--top-k", "0"]
-        seconds, _ = sweep(pack, storage, f"bench-{scheduler}", space, run, options, overrides)
+        seconds, _, _ = sweep(pack, storage, f"bench-{scheduler}", space, run, options, overrides)
         trials = of_sweep(storage, f"bench-{scheduler}")
         seen[scheduler] = sum(trial.samples_seen for trial in trials)
         figures[scheduler] = summary(trials) | {"seconds": round(seconds)}
@@ -83,22 +84,24 @@ def many_trials(
     """Many trials that are next to nothing."""
     tiny = [*(f"{name}={value}" for name, value in TINY.items()), *overrides]
     options = ["--samples", str(samples), "--top-k", "0"]
-    seconds, memory = sweep(pack, storage, "bench-many", space, run, options, tiny)
+    seconds, memory, left = sweep(pack, storage, "bench-many", space, run, options, tiny)
     trials = of_sweep(storage, "bench-many")
     early = next((taken for done, taken in memory if done >= min(EARLY, samples)), {})
     late = memory[-1][1] if memory else {}
     grown = {name: [early.get(name, 0) >> 20, size >> 20] for name, size in late.items()}
-    return summary(trials) | {"samples": samples, "seconds": round(seconds), f"mb_after_{EARLY}_and_at_the_end": grown}
+    measured = {"seconds": round(seconds), f"mb_after_{EARLY}_and_at_the_end": grown, "processes_left": left}
+    return summary(trials) | {"samples": samples} | measured
 
 
 def sweep(
     pack: str, storage: Path, name: str, space: str, run: str, options: Sequence[str], overrides: Sequence[str]
-) -> tuple[float, list[tuple[int, dict[str, int]]]]:
-    """Seconds, and the memory of lasting processes in bytes by the number of trials done. Raises when it fails."""
+) -> tuple[float, list[tuple[int, dict[str, int]]], int]:
+    """Seconds, memory of lasting processes in bytes by the number of trials done, processes left. Raises when it fails."""
     given = [f"data.uri={pack}", f"cluster.storage={storage}", *overrides]
     command = [sys.executable, "-m", "dynfusion", "tune", space, "--run", run, "--name", name, *options, *given]
     storage.mkdir(parents=True, exist_ok=True)
     taken: list[tuple[int, dict[str, int]]] = []
+    seen: dict[int, psutil.Process] = {}
     ended = threading.Event()
     started = time.monotonic()
     with (storage / f"{name}.log").open("w") as log:
@@ -106,6 +109,7 @@ def sweep(
 
         def watch() -> None:
             while not ended.wait(SECONDS):
+                seen.update({process.pid: process for process in family(driver.pid)})
                 taken.append((number_done(storage, name), lasting(driver.pid)))
 
         thread = threading.Thread(target=watch)
@@ -117,17 +121,23 @@ def sweep(
             thread.join()
     if code != 0:
         raise subprocess.CalledProcessError(code, command)
-    return time.monotonic() - started, [pair for pair in taken if pair[1]]
+    seconds = time.monotonic() - started
+    _, alive = psutil.wait_procs(list(seen.values()), timeout=LEAVING_SECONDS)
+    return seconds, [pair for pair in taken if pair[1]], len(alive)
+
+
+def family(driver: int) -> list[psutil.Process]:
+    """The driver and everything that it started; nothing once it is gone."""
+    try:
+        return [psutil.Process(driver), *psutil.Process(driver).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def lasting(driver: int) -> dict[str, int]:
     """Unshared memory in bytes of the driver and of the head's processes."""
-    try:
-        processes = [psutil.Process(driver), *psutil.Process(driver).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return {}
-    found = {}
-    for number, process in enumerate(processes):
+    found: dict[str, int] = {}
+    for number, process in enumerate(family(driver)):
         try:
             said = " ".join(process.cmdline())
             name = "driver" if number == 0 else next((n for n in LASTING if f"{n}" in said.split("--")[0]), None)
@@ -135,7 +145,7 @@ def lasting(driver: int) -> dict[str, int]:
         except psutil.NoSuchProcess:
             continue
         if name is not None:
-            found[name] = memory.rss - memory.shared
+            found[name] = found.get(name, 0) + memory.rss - memory.shared
     return found
 
 

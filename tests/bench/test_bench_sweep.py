@@ -18,3 +18,4 @@ def test_the_sweep_benchmark_runs_and_prints_a_json_line_a_part(
     assert json.loads(line) == result["many"]
     assert result["many"]["states"] == {"finished": 2, "stopped": 0, "failed": 0}
     assert result["many"]["median_overhead_seconds"] > 0
+    assert result["many"]["processes_left"] == 0
