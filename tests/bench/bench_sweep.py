@@ -4,7 +4,7 @@
 
 `compare` runs the same samples with the same seed twice, FIFO and then ASHA: the best of each, the molecules that ASHA
 saw as a share of FIFO's, and the median seconds that a trial took beside its training. `many` runs trials of a tiny
-model for a few steps: the memory of what lasts (driver, head, the trials' processes together) after 20 trials and at the
+model for a few steps: the memory of what lasts (driver, head, all trials' processes) after 20 trials and at the
 end, and how many of the sweep's processes are alive ten seconds after it.
 Prints one JSON line a part; every sweep is an ordinary `dynfusion tune` on a cluster of its own.
 """
@@ -96,7 +96,7 @@ def many_trials(
 def sweep(
     pack: str, storage: Path, name: str, space: str, run: str, options: Sequence[str], overrides: Sequence[str]
 ) -> tuple[float, list[tuple[int, dict[str, int]]], int]:
-    """Seconds, memory of lasting processes in bytes by the number of trials done, processes left. Raises when it fails."""
+    """Seconds, memory of lasting processes by the number of trials done, processes left. Raises when it fails."""
     given = [f"data.uri={pack}", f"cluster.storage={storage}", *overrides]
     command = [sys.executable, "-m", "dynfusion", "tune", space, "--run", run, "--name", name, *options, *given]
     storage.mkdir(parents=True, exist_ok=True)
