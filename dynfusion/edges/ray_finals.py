@@ -64,14 +64,18 @@ class _Finals:
             return None
         label, seed = found
         name = job_name(label, seed)
+        self.with_process.discard(name)
         changed = {**without_seed(self.book.settings[label]), "train.seed": seed, "cluster.name": name}
         return Job(name, tree(self.base, changed).model_dump(mode="json"), self.address)
 
-    def is_quiet(self) -> bool:
-        return not self.book.under_way
+    def is_left(self) -> bool:
+        return bool(self.book.left)
 
     def begun(self, job: str) -> None:
         self.with_process.add(job)
+
+    def interrupted(self, job: str) -> None:
+        self.with_process.discard(job)
 
     def reported(self, job: str, report: Report) -> bool:
         self.book.reported(job, report)

@@ -209,11 +209,14 @@ class _Trials:
         settings = tree(self.base, {**trial.settings, "cluster.name": trial.id})
         return Job(trial.id, settings.model_dump(mode="json"), self.address)
 
-    def is_quiet(self) -> bool:
-        return self.book.is_quiet
+    def is_left(self) -> bool:
+        return bool(self.book.left)
 
     def begun(self, job: str) -> None:
         self.watch.say(begun_line(self.book.begun(job)))
+
+    def interrupted(self, job: str) -> None:
+        self.book.interrupted(job)
 
     def reported(self, job: str, report: Report) -> bool:
         known = self.book.trials[job].samples_seen

@@ -37,6 +37,7 @@ from dynfusion.edges.ray_validation import (
 )
 from dynfusion.edges.ray_worker import run_worker
 from dynfusion.edges.references import open_reference
+from dynfusion.edges.retry import FAILURES, one_line
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.edges.s3_clients import filesystem
 from dynfusion.edges.s3_storage import below, load_model, open_storage
@@ -152,6 +153,8 @@ def _fit(trainer: TorchTrainer, board: Any) -> None:
             cause = getattr(failure, "cause", failure)
             if isinstance(cause, ValueError):
                 raise ValueError(str(cause)) from error
+            if isinstance(cause, FAILURES):  # who asks whether it may pass reads it off the cause
+                raise RuntimeError(f"training failed: {one_line(cause)}") from cause
         rank, failure = next(iter(error.worker_failures.items()))
         raise RuntimeError(f"training failed on worker {rank}: {_last_line(failure)} (--debug shows more)") from error
     except SystemExit:  # how Ray's own handler of Ctrl-C ends `fit`, once the workers are gone

@@ -37,6 +37,8 @@ from dynfusion.tuning.records import read_trial
 JOB, TOLD = "job", "told"
 MEMORY_BYTES = 500_000_000
 """Of the process, for the cluster's accounts; it takes no CPU."""
+_HELD_SECONDS = 10.0
+"""Before a run that another driver holds is tried again."""
 _QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 """How often Ray Train's controller looks: the end of a short trial must not wait seconds to be seen."""
 
@@ -109,6 +111,7 @@ class JobRun:
         except HaltedError:
             pass
         except (NoRoomError, HeldError) as error:  # no fault of the settings: it may go better later
+            self.halt.pulled.wait(_HELD_SECONDS if isinstance(error, HeldError) else 0)
             self.told.put(Ended("postponed", str(error), self.seconds))
         except RayError as error:
             self.told.put(error)

@@ -43,11 +43,14 @@ class Work(Protocol):
     def next(self) -> Job | None:
         """The next job to begin, None when all have begun."""
 
-    def is_quiet(self) -> bool:
-        """Whether no job is under way, so that none will be postponed any more."""
+    def is_left(self) -> bool:
+        """Whether there is a job to begin, after `next` had none."""
 
     def begun(self, job: str) -> None:
         """An attempt at it has a process."""
+
+    def interrupted(self, job: str) -> None:
+        """Its process was lost, and it is to have another one."""
 
     def reported(self, job: str, report: Report) -> bool:
         """A check of it; whether it ends here."""
@@ -64,6 +67,12 @@ def run_on_tune(work: Work, *, at_once: int, max_failures: int, debug: bool = Fa
 
     Needs a connected Ray. Raises RuntimeError when the sweep's own part failed, such as its records.
     """
+    _run_once(work, at_once, max_failures, debug=debug)
+    while work.is_left():  # postponed when Tune had been told that there is nothing more
+        _run_once(work, at_once, max_failures, debug=debug)
+
+
+def _run_once(work: Work, at_once: int, max_failures: int, *, debug: bool) -> None:
     here = _Here(work)
     with scratch_folder("tune") as scratch, _quiet(debug):
         tuner = Tuner(
@@ -116,11 +125,11 @@ class _Supply(Searcher):
         super().__init__()
         self.work = work
 
-    def suggest(self, trial_id: str) -> dict[str, Job] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Job] | str:
         job = self.work().next()
-        if job is not None:
-            return {JOB: job}
-        return Searcher.FINISHED if self.work().is_quiet() else None
+        # At once, though a job may yet be postponed: until then Tune would keep the process of a stopped trial, and so
+        # its run, for a next one.
+        return Searcher.FINISHED if job is None else {JOB: job}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """`_Ear` has heard it."""
@@ -157,6 +166,9 @@ class _Begins(Callback):
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.work().begun(_name(trial))
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.work().interrupted(_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         file = trial.error_file

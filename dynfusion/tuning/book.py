@@ -55,7 +55,7 @@ class _Course:
     attempt: float = 0.0
     """And in the one under way."""
     begun: bool = False
-    """Whether an attempt of this command has had a process."""
+    """Whether it has a process."""
 
 
 class Book:
@@ -81,11 +81,6 @@ class Book:
         """Of the objectives; the first decides."""
         return [objective.name for objective in self.sweep.objectives]
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether no trial is under way."""
-        return not self._courses
-
     def next(self) -> Trial | None:
         """The next trial to begin: those that are not over first, as recorded, then new ones. None when all have."""
         while not self.left and len(self.trials) < self.sweep.samples:
@@ -102,6 +97,10 @@ class Book:
         course = self._courses[name]
         course.trained, course.attempt, course.begun = course.trained + course.attempt, 0.0, True
         return self._put(name, state="running", reason=None, attempts=self.trials[name].attempts + 1)
+
+    def interrupted(self, name: str) -> None:
+        """A trial's process was lost, and it is to have another one."""
+        self._courses[name].begun = False
 
     def reported(self, name: str, report: Report) -> Trial:
         """The trial after a check; `stopped` when it ends here. One that is known already changes nothing.
@@ -138,10 +137,13 @@ class Book:
         return self._put(name, state="failed", reason=f"its process was lost, attempt {attempts} was the last: {why}")
 
     def _postpone(self, name: str, why: str | None) -> Trial:
-        """The trial, open, to be begun again by this command, or by the next one when that was tried often enough."""
+        """The trial, open, to be begun again by this command, or by the next one when that was tried often enough.
+
+        While other trials are under way a try does not count: they may be what hinders it.
+        """
         trial = self._put(name, reason=why)
         del self._courses[name]
-        self._postponed[name] += 1
+        self._postponed[name] += not self._courses
         if self._postponed[name] <= MOST_POSTPONED:
             self.left.append(name)
         return trial
@@ -150,6 +152,7 @@ class Book:
         """A sample on record: waiting, or failed when what it asks for cannot be."""
         settings = dict(self.rules.draw(number, [self.trials[name] for name in sorted(self.trials)]))
         name, total, reason = trial_id(number), 0, None
+        self.curves.pop(name, None)  # of a trial whose record was removed
         try:
             total = self.rules.total_samples(settings)
         except ValueError as error:

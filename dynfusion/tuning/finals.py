@@ -83,35 +83,35 @@ class FinalsBook:
 
     def finished(self, job: str) -> SeedRun:
         """Put a finished run on record, by its last check."""
-        report = self._over(job)
-        assert report is not None
+        report = self.last[job]
         label, seed = parse_job(job)
         names = [objective.name for objective in self.sweep.objectives]
         run = SeedRun(seed, objectives_of(report.metrics, names), None, f"{RUNS}/{job}")
         self.put(label, run)
+        self._over(job)
         return run
 
     def failed(self, job: str, reason: str) -> None:
         """Put a run on record that did not come to its end by its own fault."""
-        self._over(job)
         label, seed = parse_job(job)
         entry = self.entries[label]
         others = [one for one in entry.failures if one.seed != seed]
         self.entries[label] = replace(entry, failures=(*others, SeedFailure(seed, reason)))
         self._write(complete=False)
+        self._over(job)
 
     def postponed(self, job: str, reason: str) -> None:
         """Begin a run again later that something hindered which may pass, unless that was tried often enough."""
         self._over(job)
-        self._postponed[job] += 1
+        self._postponed[job] += not self.under_way
         if self._postponed[job] <= MOST_POSTPONED:
             self.left.append(parse_job(job))
         else:
             self.hindered[job] = reason
 
-    def _over(self, job: str) -> Report | None:
+    def _over(self, job: str) -> None:
         self.under_way.discard(job)
-        return self.last.pop(job, None)
+        self.last.pop(job, None)
 
     def put(self, label: str, run: SeedRun) -> None:
         """One run of a label, in place of an earlier record of it."""

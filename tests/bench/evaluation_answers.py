@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynfusion.evaluation.report.selection import ablations, comparison, main_table, matching, metric_of
+from dynfusion.evaluation.report.selection import comparison, main_table, matching, metric_of
+from dynfusion.evaluation.representations.features import FUSED
 
 COLUMNS = ("all present", "one absent", "two absent", "any absent")
 
@@ -57,7 +58,7 @@ def removed(report: Mapping[str, Any], ours: str) -> list[str]:
     metric = metric_of(report, None)
     named = matching(report["comparisons"], section="given", probe="linear", fitting="transferred", metric=metric)
     lines = []
-    for one in ablations(report):
+    for one in (f"{FUSED} ({model['name']})" for model in report["models"] if model["ablation"]):
         found = [_only(matching(named, representation=ours, against=one, task=None, column=c)) for c in COLUMNS]
         lines.append(f"| {one} | {' | '.join(map(_difference, found))} |")
     return [f"| {ours} less | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|", *lines] if lines else []

@@ -227,12 +227,30 @@ def test_a_trial_that_is_hindered_stays_open_and_is_begun_again(tmp_path: Path) 
         book.begun("0000")
         found = book.ended("0000", Ended("postponed", "no room for it", 0.0))
         assert (found.state, found.reason) == ("running", "no room for it")
-        assert book.is_quiet
     other = book.next()
     assert other is not None
     assert other.id == "0001"
-    assert not book.is_quiet
     assert opened(tmp_path, sweep(samples=2)).left == ["0000", "0001"]
+
+
+def test_what_is_hindered_while_others_are_under_way_waits_for_them(tmp_path: Path) -> None:
+    book = opened(tmp_path, sweep(samples=3), Never())
+    book.next()
+    book.begun("0000")
+    for _ in range(2 * MOST_POSTPONED):
+        trial = book.next()
+        assert trial is not None
+        assert trial.id == "0001", "no other sample is drawn in its place"
+        book.ended("0001", Ended("postponed", "no room for it", 0.0))
+
+
+def test_a_trial_that_lost_its_process_and_cannot_get_another_one_stays_open(tmp_path: Path) -> None:
+    book = opened(tmp_path, sweep(samples=1), Never())
+    book.next()
+    book.begun("0000")
+    book.interrupted("0000")
+    assert book.lost("0000", "the node is gone").state == "running"
+    assert book.left == ["0000"]
 
 
 def test_a_trial_whose_process_was_lost_before_it_began_stays_open(tmp_path: Path) -> None:
@@ -266,6 +284,9 @@ def test_a_record_that_was_removed_is_drawn_anew_and_no_other_is_touched(tmp_pat
     (tmp_path / "trials" / "0001.json").unlink()
     again = opened(tmp_path, sweep(samples=3), Never())
     assert [trial.id for trial in iter(again.next, None)] == ["0001"]
+    again.begun("0001")
+    again.reported("0001", report(CHECKS, 0.7))
+    assert again.ended("0001", Ended("finished", None, 1.0)).objectives == {"score": 0.7}
 
 
 def test_median_stopping_hears_nothing_of_the_ramp(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from dynfusion.tuning.records import (
     write_finals,
     write_trial,
 )
-from dynfusion.tuning.report.assembly import front
+from dynfusion.tuning.report.assembly import build_report, front
 from dynfusion.tuning.report.contents import Contents, read_contents
 from dynfusion.tuning.report.encoding import encode, position, value_at
 from dynfusion.tuning.report.importance import comparable, importance_record
@@ -252,6 +252,14 @@ def test_failures_of_seeds_and_later_looks_at_the_test_split_are_said(tmp_path):
     page = (tmp_path / "report.md").read_text()
     assert f"Of {last.label} the run with seed 7 failed: loss is not finite at step 3." in page
     assert "2 winners in all have been scored on it" in page
+
+
+def test_settings_that_failed_with_a_fresh_seed_are_not_recommended(tmp_path):
+    contents = contents_of(tmp_path, lead=0.02)
+    lost = tuple(replace(entry, failures=(SeedFailure(7, "not finite"),)) for entry in contents.finals.entries)
+    report = build_report(replace(contents, finals=replace(contents.finals, entries=lost)))
+    assert report["winner"] is None
+    assert report["best"] not in {entry.label for entry in lost}
 
 
 def test_the_run_file_holds_only_differences_and_reproduces_the_winner(shown, report, capsys):

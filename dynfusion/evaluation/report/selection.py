@@ -20,11 +20,6 @@ ORDER = ("roc_auc", "r2")
 """Primary metrics, the one of the headline first."""
 
 
-def ablations(report: Report) -> list[str]:
-    """Lines of models that were trained without a part of the method."""
-    return [f"{FUSED} ({model['name']})" for model in report["models"] if model["ablation"]]
-
-
 def main_models(report: Report) -> list[str]:
     """Names of the models that are reported in full."""
     return [model["name"] for model in report["models"] if not model["ablation"]]

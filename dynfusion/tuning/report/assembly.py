@@ -18,13 +18,15 @@ def build_report(contents: Contents) -> dict[str, Any]:
     sweep = contents.sweep
     best, ties = winner(contents)
     trials = [_trial(trial) for trial in ranked(contents)]
+    unsound = {entry.label for entry in contents.finals.entries if entry.failures} if contents.finals else set()
+    finished = [t["id"] for t in trials if t["state"] == "finished" and t["objectives"]]
     return {
         "title": f"Sweep {sweep.name}",
         "sweep": asdict(sweep),
         "confidence": CONFIDENCE,
         "states": {state: sum(trial.state == state for trial in contents.trials) for state in STATES},
         "trials": trials,
-        "best": next((t["id"] for t in trials if t["state"] == "finished" and t["objectives"]), None),
+        "best": next((name for name in finished if name not in unsound), None),
         "finals": final_records(contents),
         "tested": sum(any(run.test for run in entry.seeds) for entry in contents.finals.entries)
         if contents.finals
