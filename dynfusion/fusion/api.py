@@ -224,7 +224,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ValueError(f"model folder {path.parent}: no {CONFIG} in it") from error
+        what = f"no {CONFIG} in it" if path.parent.is_dir() else "there is no such folder"
+        raise ValueError(f"model folder {path.parent}: {what}") from error
     except ValueError as error:
         raise ValueError(f"model {path}: not readable as JSON, {error}") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:

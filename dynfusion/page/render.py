@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dynfusion.page.blocks import kind
+from dynfusion.page.blocks import Block, Figures, Fold, kind
 
 
 def rendered(content: Mapping[str, Any]) -> dict[str, bytes]:
@@ -21,7 +21,7 @@ def rendered(content: Mapping[str, Any]) -> dict[str, bytes]:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"kind": kind, "markdown": markdown, "breakable": breakable}
+    environment.filters |= {"kind": kind, "markdown": markdown, "breakable": breakable, "legible": legible}
     return {ending: environment.get_template(f"report.{ending}").render(content).encode() for ending in ("md", "html")}
 
 
@@ -33,6 +33,13 @@ def strict_json(report: Mapping[str, Any]) -> bytes:
 def markdown(text: str) -> str:
     """Text that breaks no table and starts no markup."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;").replace("_", "\\_")
+
+
+def legible(block: Block) -> bool:
+    """Whether there is anything of a block in a text without figures."""
+    if isinstance(block, Fold):
+        return any(legible(part) for part in block.blocks)
+    return not isinstance(block, Figures)
 
 
 def breakable(text: str) -> Markup:

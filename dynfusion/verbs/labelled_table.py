@@ -134,12 +134,15 @@ def _texts(path: Path, table: pa.Table, column: str) -> tuple[str, ...]:
 
 
 def _labels(name: str, path: Path, table: pa.Table, columns: TableColumns) -> list[str]:
+    taken = (columns.smiles, columns.id or "id", columns.split or "split")
+    wrong = [label for label in columns.labels if label in taken]
+    if wrong:
+        raise ValueError(f"{path}: found {wrong[0]} in --labels, allowed is any column but {', '.join(taken)}")
     if columns.labels:
         return list(columns.labels)
     published = MOLECULENET[name].labels if name in MOLECULENET else ()
     if published and set(published) <= set(table.column_names):
         return list(published)
-    taken = (columns.smiles, columns.id or "id", columns.split or "split")
     binary = [column for column in table.column_names if column not in taken and _is_binary(table[column])]
     if len(binary) != 1:
         found = f"{len(binary)} columns of 0 and 1" + (f" ({', '.join(binary[:5])})" if binary else "")

@@ -24,7 +24,7 @@ from dynfusion.evaluation.representations.features import (
 from dynfusion.evaluation.representations.fused import Fused
 from dynfusion.evaluation.representations.imputers import Imputers
 from dynfusion.evaluation.representations.table import lines
-from dynfusion.evaluation.tasks.task import label_array, split_array
+from dynfusion.evaluation.tasks.task import Kind, label_array, split_array
 from dynfusion.verbs.display import console, duration
 from dynfusion.verbs.evaluated_models import EvaluatedModel, open_models, parse_models
 from dynfusion.verbs.evaluation_settings import read_settings
@@ -38,7 +38,9 @@ class Expectation:
     groups: int
     """Heads, or sets of heads, that are fitted and scored."""
     cpu_seconds: Mapping[str, float]
-    """By task."""
+    """By task; what comes before and after its cells is not in it."""
+    kinds: Mapping[str, Kind]
+    """What the labels of every task are read as."""
     cpus: int
 
     @property
@@ -48,10 +50,13 @@ class Expectation:
 
     def sentence(self) -> str:
         """The whole in one line."""
-        shares = ", ".join(f"{name} {duration(found / self.cpus)}" for name, found in self.cpu_seconds.items())
+        shares = ", ".join(
+            f"{name} {self.kinds[name]} {duration(found / self.cpus)}" for name, found in self.cpu_seconds.items()
+        )
         return (
-            f"about {duration(self.seconds)} on {self.cpus} CPU{'s' if self.cpus > 1 else ''}: {self.groups:,} groups "
-            f"of cells ({shares}); what is already finished in the output folder is not done again"
+            f"probes take about {duration(self.seconds)} on {self.cpus} CPU{'s' if self.cpus > 1 else ''}: "
+            f"{self.groups:,} groups of cells ({shares}), those already finished in the output folder nothing; the "
+            "pool, imputers and embeddings come on top"
         )
 
 
@@ -91,6 +96,7 @@ def expectation(
     return Expectation(
         groups=sum(one.number(part.given) for one in sizes for part in plan),
         cpu_seconds={one.name: task_seconds(one, plan, widths, speed, settings) for one in sizes},
+        kinds={one.name: one.kind for one in sizes},
         cpus=workers or here if os.environ.get("RAY_ADDRESS") else min(workers or here, here),
     )
 

@@ -88,6 +88,11 @@ def test_several_labels_with_gaps_are_binary_and_real_numbers_are_regression(sou
     assert read_task("t", packed(folder, real, labels=("y",), split="s", seed=2)).kind == "regression"
 
 
+def test_data_without_labels_are_no_task(sources):
+    with pytest.raises(ValueError, match="task t: it has no label column, allowed are data packed with --table"):
+        read_task("t", packed(sources[0], {"s": SPLIT}, labels=(), split="s"))
+
+
 def test_without_a_split_column_a_hash_of_the_id_decides(sources):
     task = read_task("t", packed(sources[0], {"y": [row % 2 for row in range(ROWS)]}, labels=("y",)))
     assert task.split_name == "hashed"

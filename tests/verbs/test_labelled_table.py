@@ -94,6 +94,10 @@ def test_labels_that_cannot_be_told_are_asked_for(tmp_path):
         ValueError, match=r"two\.csv: no column 'actve' for --labels, it has smiles, active, ring, group"
     ):
         pack_table("two", path, encoders=("morgan",), out=tmp_path / "out", columns=TableColumns(labels=("actve",)))
+    with pytest.raises(
+        ValueError, match=r"two\.csv: found smiles in --labels, allowed is any column but smiles, id, split"
+    ):
+        pack_table("two", path, encoders=("morgan",), out=tmp_path / "out", columns=TableColumns(labels=("smiles",)))
     task = read_task(
         "two",
         open_dataset(

@@ -31,6 +31,7 @@ class Sizes:
     """Of one task, as far as the time to evaluate it depends on them."""
 
     name: str
+    kind: Kind
     rows: dict[str, int]
     """By part of the given split."""
     outputs: int
@@ -70,6 +71,7 @@ def sizes_of(
     classes = int(np.nanmax(labels)) + 1 if kind == "multiclass" else 1
     return Sizes(
         name=name,
+        kind=kind,
         rows={part: int((split == part).sum()) for part in SPLITS},
         outputs=labels.shape[1] * classes,
         positives=float(np.nanmean(labels)) if kind == "binary" else 1 / classes if classes > 1 else 0.0,

@@ -67,7 +67,7 @@ GLOSSARY = (
     (
         "concat-mean, concat-ridge",
         "All modalities side by side; an invisible one is replaced by its mean, or by a linear prediction from the "
-        "visible ones, fitted on molecules of the fusion model's pool (how many: under Imputers).",
+        "visible ones, fitted on molecules of the fusion model's pool (how many: under Choices of imputers).",
     ),
     ("late-fusion", "The mean prediction of one head per visible modality."),
     ("pca, random", "Mean-imputed concatenation on its main axes in the pool, or on random axes, as wide as fused."),
@@ -111,7 +111,8 @@ GLOSSARY = (
     (
         "Skill over mean, ridge, kNN",
         "1 − (squared error of the model / squared error of the rival). 1 is perfect, 0 is level, negative is worse. "
-        "The rivals see the same modalities; they are fitted on molecules of the same pool (how many: under Imputers).",
+        "The rivals see the same modalities; they are fitted on molecules of the same pool (how many: under Choices of "
+        "imputers).",
     ),
     (
         "Cosine and centred cosine",
@@ -252,7 +253,7 @@ def _one_modality(report: Mapping[str, Any], table: Mapping[str, Any], ours: str
     record = comparison(report, best, ALL_PRESENT, ours=ours, task=task)
     if record is not None and record["difference"] is not None:
         text += f". Computing all {len(singles)} and fusing them is worth {signed(record['difference'])} "
-        text += f"({decisive_interval(record)}){', not told from nothing' if record['tie'] else ''}"
+        text += f"({decisive_interval(record)}){', which cannot be told from nothing' if record['tie'] else ''}"
     return [f"{text}.", *_most_valuable(report, ours, task)]
 
 

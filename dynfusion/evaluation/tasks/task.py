@@ -106,8 +106,10 @@ def _rows_with_dropped(parts: list[np.ndarray], dropped: int) -> np.ndarray:
 def label_array(name: str, table: pa.Table, columns: tuple[str, ...]) -> tuple[np.ndarray, Kind, tuple[str, ...]]:
     """Labels float64 [rows, columns] with NaN where missing, what kind they are, and the names of classes.
 
-    Raises ValueError when a label is infinite, all are missing, or several columns hold classes.
+    Raises ValueError when there is no column, a label is infinite, all are missing, or several columns hold classes.
     """
+    if not columns:
+        raise ValueError(f"task {name}: it has no label column, allowed are data packed with --table and --labels")
     found = [_label_column(table[column].to_pylist()) for column in columns]
     labels = np.stack([numbers for numbers, _ in found], axis=1)
     if np.isinf(labels).any():
