@@ -10,6 +10,8 @@ from rich.console import Console
 from dynfusion.evaluation.report.compare import labels, said
 from dynfusion.evaluation.report.page import REPORT_KEYS, read_report, terminal_table, write_report
 from dynfusion.evaluation.report.wording import summary
+from dynfusion.page.blocks import Figures, Fold, Section, Text
+from dynfusion.page.render import rendered
 from dynfusion.verbs.report import report as rebuild
 from tests.browser import CHROMIUM, FLAGS, browse
 from tests.evaluation import outcomes
@@ -299,3 +301,13 @@ def test_a_report_from_finished_tasks_of_several_kinds_models_and_ablations_is_s
     sections = ["results", "differences", "table-1", "drops", "values", "hiding", "gaps", "data", "details", "terms"]
     assert re.findall(r'<section id="([^"]+)"', page) == sections
     assert not re.search(r"\bnan\b|\bNone\b", markdown)
+
+
+def test_a_fold_of_figures_alone_is_no_heading_of_a_text():
+    figures = Figures((("<svg></svg>", "a curve"),))
+    folds = (Fold("Curves", (Fold("One", (figures,)),)), Fold("Words", (figures, Text("said"))))
+    section = Section("s", "Title", folds, "Short")
+    content = {"title": "t", "meta": "m", "sentences": [], "tiles": [], "sections": [section]}
+    text = rendered(content)["md"].decode()
+    assert "Curves" not in text
+    assert "### Words" in text

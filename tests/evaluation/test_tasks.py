@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from dynfusion.evaluation.representations.pool import read_pool
-from dynfusion.evaluation.tasks.task import read_task, split_array
+from dynfusion.evaluation.tasks.task import label_array, read_task, split_array
 from dynfusion.store.dataset import open_dataset
 from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs, PackSettings
@@ -89,8 +89,11 @@ def test_several_labels_with_gaps_are_binary_and_real_numbers_are_regression(sou
 
 
 def test_data_without_labels_are_no_task(sources):
+    data = packed(sources[0], {"s": SPLIT}, labels=(), split="s")
+    with pytest.raises(ValueError, match=r"task t: .* has no label columns, pack it with --table and --labels"):
+        read_task("t", data)
     with pytest.raises(ValueError, match="task t: it has no label column, allowed are data packed with --table"):
-        read_task("t", packed(sources[0], {"s": SPLIT}, labels=(), split="s"))
+        label_array("t", data.table("train"), ())
 
 
 def test_without_a_split_column_a_hash_of_the_id_decides(sources):
