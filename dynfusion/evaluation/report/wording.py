@@ -226,8 +226,8 @@ def _reconstruction(report: Mapping[str, Any]) -> list[str]:
     worse = sum(record["skill_ridge_high"] < 0 for record in known)
     ours = looked_into(report) or "the model"
     return [
-        f"Filling in absent embeddings, {ours} is better than ridge regression from the same modalities in {better} "
-        f"of {len(known)} cases, worse in {worse} and level with it in {len(known) - better - worse}."
+        f"Filling in absent embeddings, {ours} has a smaller squared error than ridge regression from the same "
+        f"modalities in {better} of {len(known)} cases, a larger one in {worse} and a level one in {len(known) - better - worse}."
     ]
 
 
