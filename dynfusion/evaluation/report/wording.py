@@ -227,7 +227,8 @@ def _reconstruction(report: Mapping[str, Any]) -> list[str]:
     ours = looked_into(report) or "the model"
     return [
         f"Filling in absent embeddings, {ours} has a smaller squared error than ridge regression from the same "
-        f"modalities in {better} of {len(known)} cases, a larger one in {worse} and a level one in {len(known) - better - worse}."
+        f"modalities in {better} of {len(known)} cases, a larger one in {worse} and a level one in "
+        f"{len(known) - better - worse}."
     ]
 
 
