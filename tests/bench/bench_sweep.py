@@ -27,7 +27,7 @@ import psutil
 from dynfusion.training.storage import LocalStorage
 from dynfusion.tuning.records import Trial, read_trials
 
-LASTING = ("gcs_server", "raylet", "dashboard", "TrialProcess")
+LASTING = ("gcs_server", "raylet", "dashboard", "ResourceTrainable")
 EARLY = 20
 SECONDS, LEAVING_SECONDS = 5.0, 10.0
 TINY = {

@@ -194,9 +194,11 @@ def test_a_sweep_whose_trial_and_driver_are_killed_has_the_trials_of_one_that_wa
 
 
 def trial_process(cluster: TwoNodes) -> int:
-    """Process id of a trial's own process."""
+    """Process id of a trial's own process, by the name that `tune.with_resources` gives it."""
     found = {process.pid: " ".join(process.cmdline()) for process in workers_of(cluster)}
-    return next((pid for pid, title in found.items() if "TrialProcess" in title), 0) or pytest.fail(f"of {found}, none")
+    return next((pid for pid, title in found.items() if "ResourceTrainable" in title), 0) or pytest.fail(
+        f"of {found}, none"
+    )
 
 
 def last_whole(run: Path) -> tuple[int, int]:
