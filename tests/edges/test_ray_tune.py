@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dynfusion.run_settings import read_run
@@ -123,6 +122,7 @@ def cluster() -> Iterator[TwoNodes]:
 
 RAYS_OWN = "_AutoscalingCoordinatorActor"
 """One for each cluster, from the first Ray Train run to the cluster's end."""
+LASTING = (RAYS_OWN, "IDLE", "DashboardAgent", "RuntimeEnvAgent")
 
 
 def left_on(cluster: TwoNodes) -> tuple[Counter[str], Counter[str]]:
@@ -147,14 +147,15 @@ def test_asha_stops_trials_and_leaves_no_worker_actor_or_placement_group(
         assert (trial.samples_seen == trial.total_samples) == (trial.state == "finished")
         assert not list((tmp_path / "runs" / "sweep" / trial.run).glob("checkpoint-*"))
     assert left_on(cluster) == (Counter(), Counter())
-    names = [process.name() for process in workers_of(cluster)]
-    assert not [name for name in names if "IDLE" not in name and RAYS_OWN not in name]
+    titles = titles_of(cluster).values()
+    assert not [title for title in titles if not any(name in title for name in LASTING)]
 
 
-def workers_of(cluster: TwoNodes) -> list[psutil.Process]:
-    """Ray's worker processes on both nodes."""
+def titles_of(cluster: TwoNodes) -> dict[int, str]:
+    """What Ray's Python processes on both nodes say that they do, by process id."""
     found = [*cluster.head.processes(), *cluster.second.processes()]
-    return [process for process in found if process.is_running() and process.name().startswith("ray::")]
+    titles = {process.pid: " ".join(process.cmdline()) for process in found if process.is_running()}
+    return {pid: title for pid, title in titles.items() if title.startswith("ray::")}
 
 
 @pytest.mark.slow
@@ -195,7 +196,7 @@ def test_a_sweep_whose_trial_and_driver_are_killed_has_the_trials_of_one_that_wa
 
 def trial_process(cluster: TwoNodes) -> int:
     """Process id of a trial's own process, by the name that `tune.with_resources` gives it."""
-    found = {process.pid: " ".join(process.cmdline()) for process in workers_of(cluster)}
+    found = titles_of(cluster)
     return next((pid for pid, title in found.items() if "ResourceTrainable" in title), 0) or pytest.fail(
         f"of {found}, none"
     )
