@@ -51,26 +51,43 @@ def main(
     run: str = "jobs/runs/pretrained.toml",
     samples: int = 48,
     many: int = 200,
+    at_once: int | None = None,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run the parts and print a line for each; what the lines say comes back by part."""
     found = {}
+    shared = () if at_once is None else ("--at-once", str(at_once))
     for part in parts:
-        head = {"benchmark": f"sweep {part}", "cpus": os.cpu_count(), "ray": version("ray"), "space": space, "run": run}
+        head = {
+            "benchmark": f"sweep {part}",
+            "cpus": os.cpu_count(),
+            "ray": version("ray"),
+            "space": space,
+            "run": run,
+            "at_once": at_once,
+        }
         if part == "compare":
-            found[part] = head | compare(pack, storage, space, run, samples, overrides)
+            found[part] = head | compare(pack, storage, space, run, samples, shared, overrides)
         else:
-            found[part] = head | many_trials(pack, storage, space, run, many, overrides)
+            found[part] = head | many_trials(pack, storage, space, run, many, shared, overrides)
         print(json.dumps(found[part]))
     return found
 
 
-def compare(pack: str, storage: Path, space: str, run: str, samples: int, overrides: Sequence[str]) -> dict[str, Any]:
+def compare(
+    pack: str,
+    storage: Path,
+    space: str,
+    run: str,
+    samples: int,
+    shared: Sequence[str],
+    overrides: Sequence[str],
+) -> dict[str, Any]:
     """FIFO and then ASHA over the same samples."""
     figures: dict[str, Any] = {"samples": samples, "overrides": list(overrides)}
     seen = {}
     for scheduler in ("fifo", "asha"):
-        options = ["--scheduler", scheduler, "--samples", str(samples), "--top-k", "0"]
+        options = ["--scheduler", scheduler, "--samples", str(samples), "--top-k", "0", *shared]
         seconds, _, _ = sweep(pack, storage, f"bench-{scheduler}", space, run, options, overrides)
         trials = of_sweep(storage, f"bench-{scheduler}")
         seen[scheduler] = sum(trial.samples_seen for trial in trials)
@@ -79,11 +96,11 @@ def compare(pack: str, storage: Path, space: str, run: str, samples: int, overri
 
 
 def many_trials(
-    pack: str, storage: Path, space: str, run: str, samples: int, overrides: Sequence[str]
+    pack: str, storage: Path, space: str, run: str, samples: int, shared: Sequence[str], overrides: Sequence[str]
 ) -> dict[str, Any]:
     """Many trials that are next to nothing."""
     tiny = [*(f"{name}={value}" for name, value in TINY.items()), *overrides]
-    options = ["--samples", str(samples), "--top-k", "0"]
+    options = ["--samples", str(samples), "--top-k", "0", *shared]
     seconds, memory, left = sweep(pack, storage, "bench-many", space, run, options, tiny)
     trials = of_sweep(storage, "bench-many")
     early = next((taken for done, taken in memory if done >= min(EARLY, samples)), {})
@@ -180,6 +197,7 @@ if __name__ == "__main__":
     parser.add_argument("--run", default="jobs/runs/pretrained.toml")
     parser.add_argument("--samples", type=int, default=48)
     parser.add_argument("--many", type=int, default=200)
+    parser.add_argument("--at-once", type=int)
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     told = parser.parse_args()
     main(
@@ -190,5 +208,6 @@ if __name__ == "__main__":
         run=told.run,
         samples=told.samples,
         many=told.many,
+        at_once=told.at_once,
         overrides=told.overrides,
     )
