@@ -159,39 +159,66 @@ def titles_of(cluster: TwoNodes) -> dict[int, str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_trial_and_driver_are_killed_has_the_trials_of_one_that_was_not(
+def test_a_sweep_whose_trial_head_and_driver_are_killed_has_the_trials_of_one_that_was_not(
     uri: str, tmp_path: Path, cluster: TwoNodes
 ) -> None:
     slow = "dim = 512\ngate_hidden = 32\ndecoder_hidden = 1024\n"  # a trial outlives the kill that is meant for it
     order = command(tmp_path, uri, GOOD, "--samples", "4", "--top-k", "0", "train.epochs=12", model=slow)
-    killed: list[int] = []
-    with subprocess.Popen(order, stdout=subprocess.PIPE, text=True, env=cluster.environment) as driver:
-        assert driver.stdout is not None
-        for line in driver.stdout:
-            if line.startswith("trial ") and "%" in line and not killed:
-                killed.append(trial_process(cluster))
-                os.kill(killed[0], signal.SIGKILL)
-            elif "attempt 2" in line:
-                killed.append(driver.pid)
-            elif len(killed) == 2 and line.startswith("trial ") and "%" in line:
-                driver.kill()
-    assert len(killed) == 2
-    before = {trial.id: trial for trial in trials(tmp_path)}
-    assert any(trial.state == "running" for trial in before.values())
-    kept = {name: last_whole(tmp_path / "runs" / "sweep" / trial.run) for name, trial in before.items()}
+    with two_node_cluster(head_cpus=1, second_cpus=1, env={"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}) as lost:
+        kill_trial_and_head(order, lost)
+    kept = kept_of_running(tmp_path)
+    kill_driver(order, cluster)
+    kept_again = kept_of_running(tmp_path)
     done(order, cluster)
-    found = trials(tmp_path)
     space = read_sweep(LocalStorage(tmp_path / "runs" / "sweep")).space
+    found = trials(tmp_path)
     assert [(trial.id, trial.settings) for trial in found] == [
         (f"{n:04d}", random_sample(space, 0, n)) for n in range(4)
     ]
     assert all(trial.state == "finished" for trial in found)
-    for trial in found:
-        if trial.id in before and before[trial.id].state == "running":
-            assert trial.attempts > before[trial.id].attempts
-            steps = [int(path.name.split("-")[1]) for path in checks_of(tmp_path / "runs" / "sweep" / trial.run, kept)]
-            assert all(step > kept[trial.id][0] for step in steps)
+    for before in (kept, kept_again):
+        runs = tmp_path / "runs" / "sweep" / "runs"
+        later = [(step, made) for name, made in before.items() for step in steps_after(runs / name, attempt=made[1])]
+        assert later
+        assert all(step > made[0] for step, made in later)
     assert left_on(cluster) == (Counter(), Counter())
+
+
+def kill_trial_and_head(order: list[str], cluster: TwoNodes) -> None:
+    """Lose a trial's process, and once it has another one all of the head; the command ends by itself, in error."""
+    killed = 0
+    with subprocess.Popen(order, stdout=subprocess.PIPE, text=True, env=cluster.environment) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if line.startswith("trial ") and "%" in line and killed == 0:
+                os.kill(trial_process(cluster), signal.SIGKILL)
+                killed = 1
+            elif "attempt 2" in line and killed == 1:
+                killed = 2
+            elif line.startswith("trial ") and "%" in line and killed == 2:
+                for process in cluster.head.processes():
+                    process.kill()
+                killed = 3
+    assert killed == 3
+    assert driver.returncode != 0
+
+
+def kill_driver(order: list[str], cluster: TwoNodes) -> None:
+    """Kill the command at the first check that it tells."""
+    with subprocess.Popen(order, stdout=subprocess.PIPE, text=True, env=cluster.environment) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if line.startswith("trial ") and "%" in line:
+                driver.kill()
+    assert driver.returncode == -signal.SIGKILL
+
+
+def kept_of_running(folder: Path) -> dict[str, tuple[int, int]]:
+    """(step, attempt) of the last whole checkpoint of every trial under way that has one, by its id."""
+    running = [trial.id for trial in trials(folder) if trial.state == "running"]
+    found = {name: last_whole(folder / "runs" / "sweep" / "runs" / name) for name in running}
+    assert any(found.values())
+    return {name: checkpoint for name, checkpoint in found.items() if checkpoint is not None}
 
 
 def trial_process(cluster: TwoNodes) -> int:
@@ -202,16 +229,19 @@ def trial_process(cluster: TwoNodes) -> int:
     )
 
 
-def last_whole(run: Path) -> tuple[int, int]:
-    """(step, attempt) of the last checkpoint of a run that has its list of files; (0, 0) without one."""
-    found = [path for path in sorted(run.glob("checkpoint-*")) if list(path.glob("files-*"))]
-    return (int(found[-1].name.split("-")[1]), int(found[-1].name.split("-")[2])) if found else (0, 0)
+def last_whole(run: Path) -> tuple[int, int] | None:
+    """(step, attempt) of the last checkpoint of a run that has its list of files."""
+    return max((numbers(path) for path in run.glob("checkpoint-*") if list(path.glob("files-*"))), default=None)
 
 
-def checks_of(run: Path, kept: dict[str, tuple[int, int]]) -> list[Path]:
-    """Checks that attempts after those of `kept` have made."""
-    attempt = kept[run.name][1]
-    return [path for path in run.glob("validation/*.json") if int(path.stem.split("-")[2]) > attempt]
+def steps_after(run: Path, *, attempt: int) -> list[int]:
+    """The steps at which later attempts at a run were checked."""
+    return [step for step, made_by in map(numbers, run.glob("validation/*.json")) if made_by > attempt]
+
+
+def numbers(checkpoint: Path) -> tuple[int, int]:
+    _, step, attempt = checkpoint.stem.split("-")
+    return int(step), int(attempt)
 
 
 @pytest.mark.slow
