@@ -139,8 +139,18 @@ def sweep(
     if code != 0:
         raise subprocess.CalledProcessError(code, command)
     seconds = time.monotonic() - started
-    _, alive = psutil.wait_procs(list(seen.values()), timeout=LEAVING_SECONDS)
+    until = time.monotonic() + LEAVING_SECONDS
+    while (alive := [process for process in seen.values() if lives(process)]) and time.monotonic() < until:
+        time.sleep(0.2)
     return seconds, [pair for pair in taken if pair[1]], len(alive)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it is there and no zombie."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def family(driver: int) -> list[psutil.Process]:
