@@ -42,6 +42,7 @@ class Board:
         """How many posts the driver has had before these."""
         self.failure: str | None = None
         self.controller: Any = None
+        self.released = 0
 
     def post(self, kind: str, content: Any) -> None:
         self.posts.append((kind, content))
@@ -58,6 +59,13 @@ class Board:
     def reached(self) -> Any:
         """Ray Train's controller of the run, None before its first checkpoint."""
         return self.controller
+
+    def release(self, step: int) -> None:
+        """Let the run go on from a check at which it is held, and from those before it."""
+        self.released = max(self.released, step)
+
+    def is_released(self, step: int) -> bool:
+        return self.released >= step
 
     def take(self, after: int) -> list[tuple[str, Any]]:
         """The posts behind the first `after`, which the driver has; asked again, it gives the same again."""

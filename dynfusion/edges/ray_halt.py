@@ -2,12 +2,13 @@
 
     thread of the run: train_on_ray(..., halt) --> HaltedError
     another thread:    halt.pull() --> board: who is the controller? --> its `abort`, as Ray's own Ctrl-C does
+                       halt.release(step) --> board --> workers that wait at this check go on
 
 Whoever ends the run's own process instead leaves the placement group to Ray's cleaner, which needs the State API.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,9 +23,11 @@ class HaltedError(Exception):
 
 
 class Halt:
-    """Hand it to `train_on_ray`, and `pull` it."""
+    """Hand it to `train_on_ray`, and `pull` it. At the checks `held`, by step, the run waits until it is released."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: Collection[int] = ()) -> None:
+        self.held = tuple(held)
+        self._released = 0
         self.pulled = threading.Event()
         self._over = threading.Event()
         self._board: Any = None
@@ -46,12 +49,20 @@ class Halt:
                 return
             self._over.wait(_LOOK_SECONDS)
 
+    def release(self, step: int) -> None:
+        """Let the run go on from a check at which it is held; nothing where it has ended."""
+        self._released = step
+        board = self._board
+        if board is not None:
+            board.release.remote(step)
+
     @contextmanager
     def ends_what_watches(self, board: Any) -> Iterator[None]:
         """Inside, the run that posts on this board can be ended. Raises HaltedError when it was."""
         if self.pulled.is_set():
             raise HaltedError
         self._board = board
+        board.release.remote(self._released)  # an attempt before this one may have been past it
         try:
             yield
         except RayError as error:

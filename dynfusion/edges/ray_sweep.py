@@ -22,9 +22,10 @@ from dynfusion.edges.ray_tasks import result
 from dynfusion.edges.ray_train import check_plan, check_run, require_writable, worker_resources
 from dynfusion.edges.ray_trial import discard_checkpoints
 from dynfusion.edges.ray_tune import run_on_tune
+from dynfusion.edges.ray_validation import make_checks
 from dynfusion.edges.references import keep_reference, open_reference
 from dynfusion.edges.s3_storage import below, open_storage
-from dynfusion.edges.tune_schedulers import make_judge
+from dynfusion.edges.tune_schedulers import decisive, make_judge
 from dynfusion.evaluation.held_out import rows_looked_at
 from dynfusion.evaluation.reference import fit_reference
 from dynfusion.evaluation.versions import versions
@@ -77,7 +78,7 @@ def sweep_on_ray(search: Search, sources: Sources, watch: SweepWatch) -> str:
         at_once = search.settings.at_once or max(1, room_for(need) // run.cluster.workers[1])
         watch.say(_opening(book, at_once))
         base = run.model_copy(update={"cluster": run.cluster.model_copy(update={"storage": below(address, RUNS)})})
-        work = _Trials(book, base, address, watch)
+        work = _Trials(book, base, address, watch, _held(book.sweep, search, sources))
         retries = run.cluster.max_failures
         work.discard_checkpoints()
         run_on_tune(work, at_once=at_once, max_failures=retries, debug=watch.debug)
@@ -186,11 +187,30 @@ def _make_reference(settings: dict[str, Any], place: str) -> None:
     keep_reference(place, fit_reference(dataset, run.evaluation.imputers, run.validation.rows))
 
 
+def _held(sweep: Sweep, search: Search, sources: Sources) -> Callable[[RunSettings], tuple[int, ...]]:
+    """Steps of the checks at which a trial's run waits for the scheduler's verdict."""
+    longest = longest_samples(search.space, _total_samples(search.run, sources)({}), search.run)
+
+    def held(run: RunSettings) -> tuple[int, ...]:
+        batch, plan = run.train.global_batch_rows, check_plan(run, sources)
+        checks = make_checks(run, sources.datasets[0].manifest, plan).steps()
+        return tuple(seen // batch for seen in decisive(sweep, longest, [step * batch for step in checks]))
+
+    return held
+
+
 class _Trials:
     """The trials of a book as Ray Tune's work, each shown as it goes."""
 
-    def __init__(self, book: Book, base: RunSettings, address: str, watch: SweepWatch) -> None:
-        self.book, self.base, self.address, self.watch = book, base, address, watch
+    def __init__(
+        self,
+        book: Book,
+        base: RunSettings,
+        address: str,
+        watch: SweepWatch,
+        held: Callable[[RunSettings], tuple[int, ...]],
+    ) -> None:
+        self.book, self.base, self.address, self.watch, self.held = book, base, address, watch, held
         self._show_progress()
 
     def discard_checkpoints(self) -> None:
@@ -207,7 +227,7 @@ class _Trials:
         if trial is None:
             return None
         settings = tree(self.base, {**trial.settings, "cluster.name": trial.id})
-        return Job(trial.id, settings.model_dump(mode="json"), self.address)
+        return Job(trial.id, settings.model_dump(mode="json"), self.address, self.held(settings))
 
     def is_left(self) -> bool:
         return bool(self.book.left)

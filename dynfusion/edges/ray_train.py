@@ -57,7 +57,8 @@ from dynfusion.training.storage import Storage, exists
 def train_on_ray(settings: RunSettings, watch: Watch, halt: Halt | None = None) -> str:
     """Train to the end and return the run's folder, with the trained model in `model/`; needs a connected Ray.
 
-    `halt` ends it before, from another thread: HaltedError is raised then, and the same call continues.
+    `halt` ends it before, from another thread: HaltedError is raised then, and the same call continues. At the checks
+    that it holds, training waits until it is released.
 
     Raises ValueError for settings, data or a run folder that do not fit, and for training that left finite numbers.
     """
@@ -87,7 +88,7 @@ def _train(
     wait_for([resources] * settings.cluster.workers[0], deadline_seconds=settings.cluster.start_deadline_seconds)
     with tracker(storage, settings.tracking, history, watch.say) as tracked:
         with watched_board(_both(watch, tracked)) as board, halt.ends_what_watches(board):
-            validator = Validator(settings.model_dump(mode="json"), folder, board)
+            validator = Validator(settings.model_dump(mode="json"), folder, board, halt.held)
             _fit(make_trainer(settings, validator, checks), board)
         _finish(settings, sources, validator, checks, hold, watch, tracked)
 

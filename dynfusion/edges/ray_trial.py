@@ -75,9 +75,10 @@ class JobRun:
         self.job = job
         self.settings = build(RunSettings, job.settings)
         self.storage = open_storage(below(self.settings.cluster.storage, self.settings.cluster.name))
-        self.halt = Halt()
+        self.halt = Halt(job.held)
         self.told: queue.SimpleQueue[Report | Ended | BaseException] = queue.SimpleQueue()
         self.step, self.seconds = 0, 0.0
+        self.told_step = 0
         self.thread = threading.Thread(target=self._run, name=f"run {job.id}", daemon=True)
         for report in self._kept():
             self.told.put(report)
@@ -85,13 +86,17 @@ class JobRun:
     def next(self) -> Report | Ended:
         """What it tells next, once there is something. Raises what Ray raised when a process was lost.
 
-        What a killed attempt had scored is told before this one begins.
+        What a killed attempt had scored is told before this one begins. Whoever asks again lets the run go on from what
+        it was told last.
         """
+        self.halt.release(self.told_step)
         if self.told.empty() and self.thread.ident is None:
             self.thread.start()
         told = self.told.get()
         if isinstance(told, BaseException):
             raise told
+        if isinstance(told, Report):
+            self.told_step = told.step
         return told
 
     def end(self) -> None:

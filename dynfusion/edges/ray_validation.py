@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError, TaskCancelledError
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -48,6 +48,8 @@ from dynfusion.training.loop import Plan
 from dynfusion.training.storage import exists
 
 _WORTH_SAYING_SECONDS = 10.0
+_SETTLED_SECONDS, _LOOK_SECONDS = 10.0, 0.1
+"""After a check has been scored: time for the driver to decide; and between two looks whether it has."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Validator:
     settings: dict[str, Any]
     folder: str
     board: Any
+    held: tuple[int, ...] = ()
+    """Checks, by step, at which training waits until the driver has decided whether it goes on."""
 
     def __call__(self, checkpoint: Checkpoint) -> dict[str, float]:
         """What Ray Train adds to a checkpoint's metrics; nothing, aloud, when the process that scores it is lost."""
@@ -180,6 +184,27 @@ def wait_for_score(validator: Validator, check: int, say: Callable[[str], None])
         say(f"step {check} was not validated within {limit:g} s (validation.timeout_seconds)")
         return {}
     return known_score(validator, check, say)
+
+
+def wait_for_release(validator: Validator, check: int) -> None:
+    """Return when the driver lets the run go on from a check, or when nothing says any more that it will.
+
+    That is: the board is lost, `validation.timeout_seconds` are over, or the check has been dealt with for a while.
+    """
+    started, settled = time.monotonic(), 0
+    while time.monotonic() - started < validator.settings["validation"]["timeout_seconds"]:
+        until = time.monotonic() + _SETTLED_SECONDS
+        while time.monotonic() < until:
+            try:
+                if ray.get(validator.board.is_released.remote(check)):
+                    return
+            except RayActorError:
+                return
+            time.sleep(_LOOK_SECONDS)
+        status = _status(ray.train.get_all_reported_checkpoints(timeout_s=_LOOK_SECONDS), check)
+        settled += status not in (None, ReportedCheckpointStatus.PENDING_VALIDATION)
+        if settled > 1:
+            return
 
 
 def _status(reported: Sequence[ReportedCheckpoint], check: int) -> ReportedCheckpointStatus | None:

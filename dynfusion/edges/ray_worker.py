@@ -26,7 +26,7 @@ from dynfusion.edges.datasets import open_sources
 from dynfusion.edges.deepspeed_engine import DeepSpeedEngine
 from dynfusion.edges.ray_board import Voice, ended_by
 from dynfusion.edges.ray_failures import final_sentence
-from dynfusion.edges.ray_validation import Validator, make_checks, patience, unscored, wait_for_score
+from dynfusion.edges.ray_validation import Validator, make_checks, patience, unscored, wait_for_release, wait_for_score
 from dynfusion.edges.retry import FAILURES
 from dynfusion.edges.s3_storage import load_model, open_storage
 from dynfusion.fusion.objective import FusionObjective
@@ -111,6 +111,10 @@ class Run:
         if self.checks.due(step):
             self._take_score(self.checks.before(step))
         self.save(step)
+        if step in self.validator.held:
+            if self.engine.rank == 0:
+                wait_for_release(self.validator, step)
+            broadcast_from_rank_zero(None)
         return self.enough()
 
     def enough(self) -> bool:

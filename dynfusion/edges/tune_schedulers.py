@@ -1,6 +1,8 @@
 """Ray Tune's schedulers as judges of a sweep: functions of the reports they have heard, by our own trial ids."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -43,6 +45,25 @@ class TuneJudge:
         decision = self.scheduler.on_trial_result(None, named, {_TIME: samples_seen, _VALUE: value})
         assert decision in (TrialScheduler.CONTINUE, TrialScheduler.STOP)
         return bool(decision == TrialScheduler.STOP)
+
+
+def decisive(sweep: Sweep, longest: int, checks: Sequence[int]) -> tuple[int, ...]:
+    """Which of a trial's checks, by molecules seen and in order, can end it; its last one has nothing left to end.
+
+    For asha those that reach a rung, of which the first is the grace and each is `reduction` times the one before; for
+    median all from the grace on.
+    """
+    if sweep.scheduler == "fifo":
+        return ()
+    assert sweep.grace is not None
+    grace = max(1, sweep.grace * longest)
+    if sweep.scheduler == "median":
+        return tuple(seen for seen in checks[:-1] if seen >= grace)
+    assert sweep.reduction is not None
+    rungs = [grace]
+    while rungs[-1] * sweep.reduction <= longest:
+        rungs.append(rungs[-1] * sweep.reduction)
+    return tuple(seen for before, seen in pairwise((0, *checks[:-1])) if any(before < rung <= seen for rung in rungs))
 
 
 def make_judge(sweep: Sweep, longest: int) -> NeverStops | TuneJudge:

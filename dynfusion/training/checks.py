@@ -28,6 +28,12 @@ class Checks:
         """Whether the checkpoint at this step is validated."""
         return self.every_steps > 0 and (step % self.every_steps == 0 or step == self.total_steps)
 
+    def steps(self) -> tuple[int, ...]:
+        """All of them, in order."""
+        if self.every_steps == 0:
+            return ()
+        return (*range(self.every_steps, self.total_steps, self.every_steps), self.total_steps)
+
     def before(self, step: int) -> int | None:
         """The last check before a step, None when there is none."""
         return (step - 1) // self.every_steps * self.every_steps or None if self.every_steps else None

@@ -13,6 +13,8 @@ class Job:
     """The full tree of the run."""
     sweep: str
     """Address of the sweep's folder."""
+    held: tuple[int, ...] = ()
+    """Steps of the checks that may end it: there it waits for the verdict, so that nothing is trained in vain."""
 
 
 @dataclass(frozen=True)

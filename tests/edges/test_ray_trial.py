@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,29 @@ def test_what_a_killed_attempt_had_scored_is_told_before_training_goes_on(
     run = JobRun(job(tmp_path, "0000"))
     assert run.next() == Report(4, 4 * ROWS, {"over_ridge": 0.4}, 0.0)
     assert not begun.is_set()
+
+
+def test_whoever_asks_again_lets_the_run_go_on_from_what_it_was_told_last(
+    tmp_path: Path, trains: Callable[[Train], None]
+) -> None:
+    released: list[int] = []
+    seen: dict[int, list[int]] = {}
+
+    def train(settings: RunSettings, watch: Watch, halt: Halt) -> None:
+        assert halt.held == (4,)
+        halt.release = released.append  # type: ignore[method-assign]
+        for step in (4, 8):
+            watch.validated({"step": step, "validation": {"over_ridge": 0.9}})
+        finish(tmp_path, "0000", 8)
+
+    trains(train)
+    run = JobRun(replace(job(tmp_path, "0000"), held=(4,)))
+    for _ in range(2):
+        told = run.next()
+        assert isinstance(told, Report)
+        seen[told.step] = list(released)
+    assert 4 not in seen[4], "its verdict is not known yet"
+    assert 4 in seen[8]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import ray.train
 
 from dynfusion.edges import ray_validation
 from dynfusion.edges.ray_board import Watch
+from dynfusion.edges.ray_halt import Halt
 from dynfusion.edges.ray_train import _best, train_on_ray
 from dynfusion.edges.ray_validation import Validator, known_score, validation_config, wait_for_score
 from dynfusion.edges.s3_storage import open_storage
@@ -145,6 +147,25 @@ def same_end(found: Path, expected: Path) -> None:
     assert untimed(one["history"]) == untimed(other["history"])
     lasts = [sorted(folder.glob("checkpoint-00000006-*"))[-1] for folder in (found, expected)]
     assert all((weights(lasts[0])[name] == tensor).all() for name, tensor in weights(lasts[1]).items())
+
+
+def test_training_waits_at_a_held_check_until_it_is_released(dataset: Dataset, tmp_path: Path) -> None:
+    first = TRAIN.checkpoint_every_steps
+    halt, heard = Halt((first,)), list[tuple[int, bool]]()
+    gone_on = threading.Event()
+
+    def validated(made: dict[str, Any]) -> None:
+        if made["step"] == first:  # training has had the time of a check to go on
+            heard.append((first, gone_on.is_set()))
+            halt.release(first)
+
+    def record(made: dict[str, Any]) -> None:
+        if made["step"] > first:
+            gone_on.set()
+
+    train_on_ray(settings(dataset, tmp_path), Watch(record, silent, validated), halt)
+    assert heard == [(first, False)]
+    assert gone_on.is_set()
 
 
 def test_a_score_that_ray_lost_is_worked_out_from_the_stored_checkpoint(dataset: Dataset, tmp_path: Path) -> None:

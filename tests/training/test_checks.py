@@ -16,10 +16,13 @@ def test_checks_are_due_at_multiples_and_at_the_end() -> None:
     checks = Checks(every_steps=4, total_steps=10)
     assert [step for step in range(1, 11) if checks.due(step)] == [4, 8, 10]
     assert [checks.before(step) for step in (1, 4, 5, 8, 9, 10)] == [None, None, 4, 4, 8, 8]
+    assert checks.steps() == (4, 8, 10)
+    assert Checks(4, 8).steps() == (4, 8)
     assert Checks(4, 8).before(8) == 4
     never = Checks(every_steps=0, total_steps=10)
     assert not any(never.due(step) for step in range(1, 11))
     assert never.before(8) is None
+    assert never.steps() == ()
 
 
 @pytest.mark.parametrize(
