@@ -25,7 +25,7 @@ _DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {"max": "maximize", "m
 _STATES = {
     "finished": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
+    "failed": TrialState.PRUNED,  # without a value the worst there is; TPE forgets what it is told has failed
     "running": TrialState.RUNNING,
     "waiting": TrialState.RUNNING,
 }
@@ -56,10 +56,12 @@ def draw(
 def _known(trial: Trial, space: Space, objectives: Sequence[Objective]) -> FrozenTrial:
     """A trial as Optuna tells it; one that was stopped ranks behind all finished ones, by how far it came."""
     state, told = _STATES[trial.state], dict[str, Any]()
+    if trial.state == "failed" and len(objectives) > 1:  # of several, Optuna knows no pruned ones
+        state = TrialState.FAIL
     if state is TrialState.COMPLETE:
         assert trial.objectives is not None
         told["values"] = [trial.objectives[one.name] for one in objectives]
-    if state is TrialState.PRUNED and trial.objectives is not None:
+    if trial.state == "stopped" and trial.objectives is not None:
         told["intermediate_values"] = {trial.samples_seen: trial.objectives[objectives[0].name]}
     settings: Mapping[str, Any] = trial.settings
     distributions = {name: _distribution(space[name]) for name in settings}

@@ -30,20 +30,19 @@ from dynfusion.evaluation.held_out import rows_looked_at
 from dynfusion.evaluation.reference import fit_reference
 from dynfusion.evaluation.versions import versions
 from dynfusion.run_settings import RunSettings
-from dynfusion.store.manifest import Manifest
 from dynfusion.training.lease import STORE_SECONDS, driving
 from dynfusion.training.sources import Sources
 from dynfusion.training.storage import Storage, exists
 from dynfusion.tuning.book import OPEN, RUNS, Book, Rules
-from dynfusion.tuning.grace import check_grace, longest_samples
+from dynfusion.tuning.grace import check_grace
 from dynfusion.tuning.identity import check_same
 from dynfusion.tuning.lines import begun_line, end_line, report_line
 from dynfusion.tuning.messages import Ended, Job, Report
-from dynfusion.tuning.objective import check_objectives, describe
+from dynfusion.tuning.objective import check_objectives, describe, objectives_of
 from dynfusion.tuning.records import SWEEP, Objective, Sweep, Trial, read_sweep, write_sweep
 from dynfusion.tuning.samples import random_sample
 from dynfusion.tuning.search import Search
-from dynfusion.tuning.space import CHECKED_SAMPLES, check_space, sample, tree
+from dynfusion.tuning.space import CHECKED_SAMPLES, CHECKED_WHOLE, check_space, sample, tree
 
 REFERENCE = "reference.json"
 Say = Callable[[str], None]
@@ -104,12 +103,17 @@ def check_sweep(search: Search) -> Sources:
 
 
 def _check_samples(search: Search, run: RunSettings, sources: Sources) -> None:
-    """Raises ValueError for a sample of the space that can be no run on this data, such as a batch of too many rows."""
+    """Raises ValueError for a sample of the space that can be no run on this data, such as a batch of too many rows.
+
+    Where samples decide what a run reads at its start, or DeepSpeed's part, all that a run checks is checked of them.
+    """
     draws = np.random.default_rng(search.settings.seed)
-    for _ in range(CHECKED_SAMPLES):
+    whole = run.train.init is not None or any(name.startswith(("train.init", "engine.")) for name in search.space)
+    for _ in range(CHECKED_WHOLE if whole else CHECKED_SAMPLES):
         settings = sample(search.space, draws)
+        one = tree(run, settings)
         try:
-            check_plan(tree(run, settings), sources)
+            check_run(one, sources) if whole else check_plan(one, sources)
         except ValueError as error:
             given = ", ".join(f"{name} = {value}" for name, value in settings.items())
             raise ValueError(f"space: no run with {given}: {error}") from error
@@ -117,9 +121,8 @@ def _check_samples(search: Search, run: RunSettings, sources: Sources) -> None:
 
 def _open_book(search: Search, sources: Sources, storage: Storage) -> Book:
     """The sweep's records, begun or taken up."""
-    sweep = _sweep(search, sources.datasets[0].manifest)
+    sweep = _sweep(search, sources)
     total = _total_samples(search.run, sources)
-    longest = longest_samples(search.space, total({}), search.run)
     if exists(storage, SWEEP):
         before = read_sweep(storage)
         begun = len([name for name in storage.sizes("trials") if name.endswith(".json") and not name.startswith(".")])
@@ -131,12 +134,12 @@ def _open_book(search: Search, sources: Sources, storage: Storage) -> Book:
             return random_sample(search.space, sweep.seed, number)
         return optuna_search.draw(search.space, sweep.objectives, sweep.seed, number, trials)
 
-    return Book(storage, sweep, Rules(draw, make_judge(sweep, longest), total))
+    return Book(storage, sweep, Rules(draw, make_judge(sweep, total({})), total))
 
 
-def _sweep(search: Search, manifest: Manifest) -> Sweep:
+def _sweep(search: Search, sources: Sources) -> Sweep:
     settings, run = search.settings, search.run
-    rows = len(rows_looked_at(manifest, run.validation.rows))
+    rows = len(rows_looked_at(sources.datasets[0].manifest, run.validation.rows))
     judged = settings.scheduler != "fifo"
     return Sweep(
         name=settings.name,
@@ -154,6 +157,7 @@ def _sweep(search: Search, manifest: Manifest) -> Sweep:
         top_k=settings.top_k,
         rerun_seeds=settings.rerun_seeds,
         versions=versions(),
+        data=sources.fingerprint,
     )
 
 
@@ -189,7 +193,7 @@ def _make_reference(settings: dict[str, Any], place: str) -> None:
 
 def _held(sweep: Sweep, search: Search, sources: Sources) -> Callable[[RunSettings], tuple[int, ...]]:
     """Steps of the checks at which a trial's run waits for the scheduler's verdict."""
-    longest = longest_samples(search.space, _total_samples(search.run, sources)({}), search.run)
+    longest = _total_samples(search.run, sources)({})
 
     def held(run: RunSettings) -> tuple[int, ...]:
         batch, plan = run.train.global_batch_rows, check_plan(run, sources)
@@ -241,10 +245,11 @@ class _Trials:
     def reported(self, job: str, report: Report) -> bool:
         known = self.book.trials[job].samples_seen
         try:
-            trial = self.book.reported(job, report)
+            objectives_of(report.metrics, self.book.names)
         except ValueError as error:
             self.ended(job, Ended("failed", str(error), report.seconds))
             return True
+        trial = self.book.reported(job, report)
         if report.samples_seen > known:
             self.watch.say(report_line(trial, self._best()))
         if trial.state not in OPEN:

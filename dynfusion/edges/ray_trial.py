@@ -53,10 +53,15 @@ class TrialProcess(Trainable):
         self.run: JobRun | None = None
 
     def step(self) -> dict[str, Any]:
-        if self.run is None or self.run.job is not self.job:
-            self.cleanup()
-            self.run = JobRun(self.job)
-        told = self.run.next()
+        try:
+            if self.run is None or self.run.job is not self.job:
+                self.cleanup()
+                self.run = JobRun(self.job)
+            told = self.run.next()
+        except ValueError as error:
+            if not isinstance(error.__cause__, FAILURES):
+                raise
+            told = Ended("postponed", str(error), 0.0)  # a store that was tried long enough
         return {TOLD: told, "done": isinstance(told, Ended)}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

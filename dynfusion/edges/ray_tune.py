@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ray import tune
-from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import Callback, CheckpointConfig, FailureConfig, RunConfig, Trainable, TuneConfig, Tuner
 from ray.tune.error import TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -62,21 +62,24 @@ class Work(Protocol):
         """Its process was lost once too often, or before it had begun."""
 
 
-def run_on_tune(work: Work, *, at_once: int, max_failures: int, debug: bool = False) -> None:
+def run_on_tune(
+    work: Work, *, at_once: int, max_failures: int, debug: bool = False, process: type[Trainable] = TrialProcess
+) -> None:
     """Run all jobs, so many at once, each again when a process of it is lost, at most `max_failures` times.
 
-    Needs a connected Ray. Raises RuntimeError when the sweep's own part failed, such as its records.
+    `process` is what runs one job after the other, and tells of them. Needs a connected Ray. Raises RuntimeError when the
+    sweep's own part failed, such as its records.
     """
-    _run_once(work, at_once, max_failures, debug=debug)
+    _run_once(work, at_once, max_failures, process, debug=debug)
     while work.is_left():  # postponed when Tune had been told that there is nothing more
-        _run_once(work, at_once, max_failures, debug=debug)
+        _run_once(work, at_once, max_failures, process, debug=debug)
 
 
-def _run_once(work: Work, at_once: int, max_failures: int, *, debug: bool) -> None:
+def _run_once(work: Work, at_once: int, max_failures: int, process: type[Trainable], *, debug: bool) -> None:
     here = _Here(work)
     with scratch_folder("tune") as scratch, _quiet(debug):
         tuner = Tuner(
-            tune.with_resources(TrialProcess, {"memory": MEMORY_BYTES}),
+            tune.with_resources(process, {"memory": MEMORY_BYTES}),
             tune_config=TuneConfig(
                 search_alg=_Supply(here),
                 scheduler=_Ear(here),

@@ -54,9 +54,10 @@ class FinalsBook:
 
     def __init__(self, storage: Storage, sweep: Sweep, chosen: Sequence[Trial], used_seeds: Iterable[int]) -> None:
         self.storage, self.sweep = storage, sweep
-        self.settings: dict[str, dict[str, Any]] = {DEFAULT: {}, **{trial.id: trial.settings for trial in chosen}}
         kept = read_finals(storage)
         self.entries = {entry.label: entry for entry in kept.entries} if kept else {}
+        known = {label: dict(entry.settings) for label, entry in self.entries.items()}  # of a smaller sweep, or more
+        self.settings = {DEFAULT: dict[str, Any](), **{trial.id: trial.settings for trial in chosen}, **known}
         for label, settings in self.settings.items():
             self.entries.setdefault(label, Final(label, settings, ()))
         self.seeds = fresh_seeds(sweep.rerun_seeds, used_seeds)

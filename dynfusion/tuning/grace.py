@@ -15,6 +15,11 @@ def check_grace(settings: SweepSettings, space: Space, run: RunSettings) -> None
     """Raises ValueError when a scheduler that ends trials early could do so on some sample's ramp."""
     if settings.scheduler == "fifo":
         return
+    if EPOCHS in space:
+        raise ValueError(
+            f"space: {EPOCHS} is searched, allowed with fifo, not with {settings.scheduler}: a trial of few epochs has "
+            "lowered its learning rate where one of many has not, and the two would be compared"
+        )
     latest, where = _latest_ramp(space, run)
     if settings.grace < latest:
         raise ValueError(
@@ -22,16 +27,6 @@ def check_grace(settings: SweepSettings, space: Space, run: RunSettings) -> None
             f"masking.ramp_share of {where} lets the ramp last until there; trials that are judged before that are "
             "ranked by how gently they start"
         )
-
-
-def longest_samples(space: Space, total: int, run: RunSettings) -> int:
-    """Molecules that the longest possible trial sees, `total` being those of the base run."""
-    searched = space.get(EPOCHS)
-    if searched is None:
-        return total
-    most = max(searched.choices) if searched.choices else searched.high
-    assert isinstance(most, int | float)
-    return round(total * float(most) / run.train.epochs)
 
 
 def _latest_ramp(space: Space, run: RunSettings) -> tuple[float, str]:

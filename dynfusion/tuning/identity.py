@@ -1,7 +1,7 @@
 """Whether a sweep's folder is that of the sweep that is asked for, and what may change between two commands."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from dynfusion.tuning.records import Sweep
@@ -9,11 +9,13 @@ from dynfusion.tuning.records import Sweep
 FREE = ("samples", "top_k", "rerun_seeds", "overrides", "versions", "objective")
 """What a later command may have otherwise: how far it goes, and how that is said."""
 UNSEEN = ("cluster", "tracking", "evaluation", "data.uri", "data.cache_dir", "data.cache_bytes", "data.feed")
-"""Parts of the run that decide no step. Which data these are, the reference and the trials' own runs know."""
+"""Parts of the run that decide no step. Which data these are, `data` says, wherever they lie."""
 
 
 def check_same(before: Sweep, now: Sweep, *, begun: int, address: str) -> None:
     """Raises ValueError naming what differs, or when fewer samples are asked for than there are trials."""
+    if before.data is None:
+        before = replace(before, data=now.data)
     difference = _difference(_told(before), _told(now), "")
     if difference:
         raise ValueError(

@@ -81,6 +81,8 @@ class Sweep:
     top_k: Count
     rerun_seeds: Count
     versions: dict[str, str]
+    data: str | None = None
+    """Fingerprint of the training data; None in sweeps of earlier versions."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,10 @@ KINDS: tuple[Kind, ...] = ("uniform", "loguniform", "randint", "choice")
 KEYS = (*KINDS, "step", "when")
 FIXED = ("data", "cluster", "tracking", "evaluation", "validation")
 """Parts of a run that do not change what is learned: they are given with the sweep, not searched."""
-CHECKED_SAMPLES = 256
+CHECKS = "train.checkpoint_every_steps"
+"""And when trials are checked, which must be the same for all that are compared."""
+CHECKED_SAMPLES, CHECKED_WHOLE = 256, 32
+"""How many samples are tried as a plan of steps, and as a whole run, before a sweep begins."""
 
 
 @runtime_checkable
@@ -57,7 +60,7 @@ def check_space(space: Space, run: RunSettings, *, seed: int = 0) -> None:
     """
     known = list(_names(run.model_dump()))
     for name, one in space.items():
-        if name.partition(".")[0] in FIXED:
+        if name.partition(".")[0] in FIXED or name == CHECKS:
             raise ValueError(f"space: {name} is not searched, give it with the sweep: {name}=VALUE")
         if name not in known:
             raise ValueError(f"space: {name}: unknown setting, {nearest(name, known)}")
@@ -155,10 +158,15 @@ def _distribution(where: str, given: Any) -> Distribution:
     if len(kinds) != 1:
         raise ValueError(f"space {where}: found {' and '.join(kinds) or 'none'} of {', '.join(KINDS)}, allowed is one")
     kind, values = kinds[0], given[kinds[0]]
-    when = dict(given["when"]) if "when" in given else None
+    when = given.get("when")
+    if when is not None and not isinstance(when, Mapping):
+        raise ValueError(f"space {where}: when {when!r}, allowed is a table of settings and the values it needs")
     if kind == "choice":
         if not isinstance(values, list) or len(values) < 2 or len(set(map(repr, values))) < len(values):
             raise ValueError(f"space {where}: choice {values!r}, allowed are two or more different values")
+        odd = next((value for value in values if not isinstance(value, bool | int | float | str)), None)
+        if odd is not None:
+            raise ValueError(f"space {where}: choice {odd!r}, allowed are true, false, numbers and texts")
         return Distribution("choice", choices=tuple(values), when=when)
     _check_range(where, kind, values, given.get("step"))
     low, high = values

@@ -1,9 +1,12 @@
 """What a sweep costs beside its trials, what ASHA saves, and whether anything grows over many trials.
 
-    python -m tests.bench.bench_sweep PACK STORAGE [--only compare many] [--set NAME=VALUE ...]
+    python -m tests.bench.bench_sweep PACK STORAGE [--only compare seeds long many] [--set NAME=VALUE ...]
 
 `compare` runs the same samples with the same seed twice, FIFO and then ASHA: the best of each, the molecules that ASHA
-saw as a share of FIFO's, and the median seconds that a trial took beside its training. `many` runs trials of a tiny
+trained on as a share of FIFO's (by the histories of the runs, whatever the sweep says), and the median seconds that a trial
+took beside its training. `seeds` runs the best two of the FIFO sweep and the default again with five seeds: the standard
+deviation over seeds, and the winner less the default, on the objective and on the test split. `long` is two trials of
+`--long-epochs` epochs: what share the seconds beside training are. `many` runs trials of a tiny
 model for a few steps: the memory of what lasts (driver, head, all trials' processes) after 20 trials and at the
 end, and how many of the sweep's processes are alive ten seconds after it.
 Prints one JSON line a part; every sweep is an ordinary `dynfusion tune` on a cluster of its own.
@@ -40,17 +43,19 @@ TINY = {
     "validation.rows": 64,
 }
 ENDED = ("finished", "stopped", "failed")
+PARTS = ("compare", "seeds", "long", "many")
 
 
 def main(
     pack: str,
     storage: Path,
     *,
-    parts: Sequence[str] = ("compare", "many"),
+    parts: Sequence[str] = PARTS,
     space: str = "tune_spaces/joint.toml",
     run: str = "jobs/runs/pretrained.toml",
     samples: int = 48,
     many: int = 200,
+    long_epochs: int = 10,
     at_once: int | None = None,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -68,6 +73,11 @@ def main(
         }
         if part == "compare":
             found[part] = head | compare(pack, storage, space, run, samples, shared, overrides)
+        elif part == "seeds":
+            found[part] = head | fresh_seeds(pack, storage, space, run, samples, shared, overrides)
+        elif part == "long":
+            lasting = [*overrides, f"train.epochs={long_epochs}"]
+            found[part] = head | long_trials(pack, storage, space, run, shared, lasting)
         else:
             found[part] = head | many_trials(pack, storage, space, run, many, shared, overrides)
         print(json.dumps(found[part]))
@@ -85,14 +95,57 @@ def compare(
 ) -> dict[str, Any]:
     """FIFO and then ASHA over the same samples."""
     figures: dict[str, Any] = {"samples": samples, "overrides": list(overrides)}
-    seen = {}
+    trained = {}
     for scheduler in ("fifo", "asha"):
         options = ["--scheduler", scheduler, "--samples", str(samples), "--top-k", "0", *shared]
         seconds, _, _ = sweep(pack, storage, f"bench-{scheduler}", space, run, options, overrides)
         trials = of_sweep(storage, f"bench-{scheduler}")
-        seen[scheduler] = sum(trial.samples_seen for trial in trials)
-        figures[scheduler] = summary(trials) | {"seconds": round(seconds)}
-    return figures | {"asha_samples_over_fifo": round(seen["asha"] / seen["fifo"], 3)}
+        trained[scheduler] = sum(trained_samples(storage / f"bench-{scheduler}" / trial.run) for trial in trials)
+        figures[scheduler] = summary(trials) | {"trained_samples": trained[scheduler], "seconds": round(seconds)}
+    return figures | {"asha_trained_over_fifo": round(trained["asha"] / trained["fifo"], 3)}
+
+
+def trained_samples(run: Path) -> int:
+    """Molecules that a run was trained on, by its own history, to the last record that it left."""
+    batch = json.loads((run / "run.json").read_text())["settings"]["train"]["global_batch_rows"]
+    lines = (run / "history.jsonl").read_text().splitlines()
+    return int(batch * max((json.loads(line)["step"] for line in lines), default=0))
+
+
+def fresh_seeds(
+    pack: str,
+    storage: Path,
+    space: str,
+    run: str,
+    samples: int,
+    shared: Sequence[str],
+    overrides: Sequence[str],
+) -> dict[str, Any]:
+    """The FIFO sweep of `compare`, extended by runs with fresh seeds."""
+    options = ["--scheduler", "fifo", "--samples", str(samples), "--top-k", "2", "--seeds", "5", *shared]
+    sweep(pack, storage, "bench-fifo", space, run, options, overrides)
+    report = json.loads((storage / "bench-fifo" / "report.json").read_text())
+    name = report["sweep"]["objectives"][0]["name"]
+    records = {record["label"]: record for record in report["finals"]}
+    scores = {label: [seed[name] for seed in record["seeds"]] for label, record in records.items()}
+    return {
+        "winner": report["winner"],
+        "scores": scores,
+        "seed_standard_deviations": {label: statistics.stdev(values) for label, values in scores.items()},
+        "winner_less_default": records[report["winner"]]["differences"][name],
+        "test": report["test"],
+    }
+
+
+def long_trials(
+    pack: str, storage: Path, space: str, run: str, shared: Sequence[str], overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Two trials that last; each is checked five times."""
+    sweep(pack, storage, "bench-long", space, run, ["--samples", "2", "--top-k", "0", *shared], overrides)
+    trials = of_sweep(storage, "bench-long")
+    return summary(trials) | {
+        "overhead_over_training": [round(trial.overhead_seconds / trial.seconds, 3) for trial in trials]
+    }
 
 
 def many_trials(
@@ -202,11 +255,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pack")
     parser.add_argument("storage", type=Path)
-    parser.add_argument("--only", nargs="+", choices=("compare", "many"), default=("compare", "many"))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--space", default="tune_spaces/joint.toml")
     parser.add_argument("--run", default="jobs/runs/pretrained.toml")
     parser.add_argument("--samples", type=int, default=48)
     parser.add_argument("--many", type=int, default=200)
+    parser.add_argument("--long-epochs", type=int, default=10)
     parser.add_argument("--at-once", type=int)
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     told = parser.parse_args()
@@ -218,6 +272,7 @@ if __name__ == "__main__":
         run=told.run,
         samples=told.samples,
         many=told.many,
+        long_epochs=told.long_epochs,
         at_once=told.at_once,
         overrides=told.overrides,
     )

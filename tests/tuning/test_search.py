@@ -11,7 +11,7 @@ from dynfusion.edges.optuna_search import draw
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build
 from dynfusion.tuning.config import SweepSettings
-from dynfusion.tuning.grace import check_grace, longest_samples
+from dynfusion.tuning.grace import check_grace
 from dynfusion.tuning.identity import check_same
 from dynfusion.tuning.records import Distribution, Objective, Trial
 from dynfusion.tuning.samples import random_sample, trial_id
@@ -84,11 +84,11 @@ def test_no_trial_is_judged_on_its_masking_ramp(space: Any, masking: Any, least:
     check_grace(build(SweepSettings, {"grace": 0.01}), space, base)
 
 
-def test_the_longest_trial_is_that_of_the_most_epochs() -> None:
-    base = run(train={"epochs": 4})
-    assert longest_samples(SPACE, 1000, base) == 1000
-    assert longest_samples({"train.epochs": Distribution("randint", 2, 8)}, 1000, base) == 2000
-    assert longest_samples({"train.epochs": Distribution("choice", choices=(4, 12))}, 1000, base) == 3000
+def test_trials_of_different_lengths_are_not_judged_against_each_other() -> None:
+    space = {"train.epochs": Distribution("randint", 2, 8)}
+    with pytest.raises(ValueError, match=r"space: train\.epochs is searched, allowed with fifo, not with asha"):
+        check_grace(build(SweepSettings, {"scheduler": "asha", "grace": 0.9}), space, run())
+    check_grace(build(SweepSettings, {}), space, run())
 
 
 @pytest.mark.parametrize(
@@ -101,12 +101,14 @@ def test_the_longest_trial_is_that_of_the_most_epochs() -> None:
         ({"space": {**SPACE, "loss.alignment": Distribution("uniform", 0, 2)}}, r"space\.loss\.alignment was"),
         ({"space": {"loss.alignment": SPACE["loss.alignment"]}}, r"space\.train\.learning_rate was .* and is now None"),
         ({"run": run(train={"epochs": 3}).model_dump(mode="json")}, r"train\.epochs was 10 and is now 3"),
+        ({"data": "b"}, "data was 'a' and is now 'b'"),
         ({"samples": 39}, "samples: found 39, allowed is 40 or more"),
     ],
 )
 def test_the_folder_of_another_sweep_is_refused_by_what_differs(change: dict[str, Any], sentence: str) -> None:
+    before = replace(sweep(), data="a")
     with pytest.raises(ValueError, match=sentence):
-        check_same(sweep(), replace(sweep(), **change), begun=40, address="runs/joint")
+        check_same(before, replace(before, **change), begun=40, address="runs/joint")
 
 
 def test_where_and_how_far_a_sweep_goes_may_change() -> None:
@@ -115,6 +117,7 @@ def test_where_and_how_far_a_sweep_goes_may_change() -> None:
         sweep(), run=elsewhere.model_dump(mode="json"), samples=80, top_k=5, rerun_seeds=9, versions={"a": "b"}
     )
     check_same(sweep(), now, begun=40, address="runs/joint")
+    check_same(sweep(), replace(now, data="a"), begun=40, address="runs/joint")  # of a version that did not keep it
 
 
 def test_a_random_sample_follows_from_its_number_alone() -> None:

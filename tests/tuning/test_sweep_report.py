@@ -218,7 +218,7 @@ def test_a_tie_is_said(tmp_path):
     assert ours["differences"]["score"]["side"] == "level"
     tune_show(str(tmp_path))
     page = (tmp_path / "report.html").read_text()
-    assert "Nothing beats the default beyond noise" in page
+    assert "cannot be told from the default: it differs by" in page
     assert "cannot be told from it by these runs" in page
     assert test_records(contents.finals, best)[0]["task"] == "bace"
 
@@ -390,3 +390,14 @@ def test_a_person_sees_every_part_and_nothing_overflows(shown, report, tmp_path,
         assert sentence in text
     for name in (*SPACE, report["winner"], "stopped early", "Pareto" if report["front"] else "Paths through the space"):
         assert name in text
+
+
+@pytest.mark.parametrize(("rivals", "most"), [(1, 0.035), (3, 0.06), (10, 0.105)])
+def test_how_often_equal_settings_are_called_ahead_is_what_the_glossary_says(rivals, most):
+    draws, sweeps, ahead = np.random.default_rng(0), 1500, 0
+    for _ in range(sweeps):
+        scores = draws.normal(size=(rivals + 1, 3))
+        best = 1 + int(np.argmax(scores[1:].mean(axis=1)))
+        ours, default = (dict(enumerate(map(float, scores[label]))) for label in (best, 0))
+        ahead += difference(ours, default)["side"] == "ahead"
+    assert most - 0.03 < ahead / sweeps < most

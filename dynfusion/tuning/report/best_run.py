@@ -27,7 +27,7 @@ def best_settings(contents: Contents, settings: Mapping[str, Any]) -> RunSetting
             branch = branch.setdefault(parent, {})
         branch[leaf] = value
     sweep = contents.sweep
-    named = {"cluster": {"name": f"{sweep.name}-best"}}
+    named: dict[str, Any] = {"cluster": {"name": f"{sweep.name}-best"}}
     return build(RunSettings, sweep.run, parse_overrides(sweep.overrides), sampled, named)
 
 
@@ -67,7 +67,10 @@ def _head(contents: Contents, report: Mapping[str, Any], label: str, address: st
         if against and against["low"] is not None:
             interval = span(against["low"], against["high"], digits=DIGITS, sign=True)
             lines.append(f"Less the default's {name}, seed by seed: {interval}.")
-    lines += [f"Objective: {sweep.objective}", f"Made by: dynfusion tune show {shlex.quote(address)}"]
+    lines += [
+        f"Objective, the sweep's own, which is not the score of a run's checks: {sweep.objective}",
+        f"Made by: dynfusion tune show {shlex.quote(address)}",
+    ]
     return [" ".join(line.split()) for line in lines]
 
 

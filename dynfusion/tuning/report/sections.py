@@ -113,9 +113,9 @@ def _failed(record: Record) -> str:
 
 
 def _how_run(report: Report) -> str:
-    seeds = max(record["objectives"][objective_names(report)[0]]["runs"] for record in report["finals"])
-    plural = "s" if seeds > 1 else ""
-    text = f"The best trials and the default, run again with {seeds} fresh seed{plural}, the same for all."
+    runs = [record["objectives"][objective_names(report)[0]]["runs"] for record in report["finals"]]
+    plural, same = "s" if max(runs) > 1 else "", ", the same for all" if min(runs) == max(runs) else " at most"
+    text = f"The best trials and the default, run again with {max(runs)} fresh seed{plural}{same}."
     drop = luck(report)
     if drop is not None and drop > 0:
         text += (
@@ -143,7 +143,7 @@ def held_out(report: Report) -> list[Section]:
         )
         for record in report["test"]
     ]
-    text = "The test split chose nothing; each run of the winner and the default is scored once, with the same seeds."
+    text = "No choice read the test split; winner and default are scored on it once, run by run with equal seeds."
     looked = report.get("tested", 2)
     if looked > 2:
         text += (

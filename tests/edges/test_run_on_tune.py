@@ -1,0 +1,97 @@
+"""Jobs on real Ray Tune, by processes that do as their job says: told, stopped, postponed, lost and tried again."""
+
+import os
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.tune import Trainable
+
+from dynfusion.edges.ray_trial import JOB, TOLD
+from dynfusion.edges.ray_tune import run_on_tune
+from dynfusion.tuning.messages import Ended, Job, Report
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+class Obedient(Trainable):
+    """Tells a report a step, as many as its job says, then ends as it says; `die` in its settings loses the process."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.job: Job = config[JOB]
+        self.told = 0
+
+    def step(self) -> dict[str, Any]:
+        settings = self.job.settings
+        if settings.get("die") == "always" or (settings.get("die") == "once" and self._is_first()):
+            os._exit(7)
+        self.told += 1
+        if self.told <= settings["reports"]:
+            return {TOLD: Report(self.told, self.told, {"score": 1.0}, 0.0), "done": False}
+        first = settings.get("postpone") and self._is_first()
+        ended = Ended("postponed", "no room", 0.0) if first else Ended("finished", None, 0.0)
+        return {TOLD: ended, "done": True}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def _is_first(self) -> bool:
+        mark = Path(self.job.sweep, f"{self.job.id}.been")
+        been = mark.exists()
+        mark.touch()
+        return not been
+
+
+class Told:
+    """Work that keeps what it is told; job `stop` is stopped at its second report."""
+
+    def __init__(self, folder: Path, jobs: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        self.jobs = {name: Job(name, settings, str(folder)) for name, settings in jobs}
+        self.left = deque(self.jobs)
+        self.seen: dict[str, list[str]] = defaultdict(list)
+
+    def next(self) -> Job | None:
+        return self.jobs[self.left.popleft()] if self.left else None
+
+    def is_left(self) -> bool:
+        return bool(self.left)
+
+    def begun(self, job: str) -> None:
+        self.seen[job].append("begun")
+
+    def interrupted(self, job: str) -> None:
+        self.seen[job].append("interrupted")
+
+    def reported(self, job: str, report: Report) -> bool:
+        self.seen[job].append(f"step {report.step}")
+        return job == "stop" and report.step == 2
+
+    def ended(self, job: str, ended: Ended) -> None:
+        self.seen[job].append(ended.state)
+        if ended.state == "postponed":
+            self.left.append(job)
+
+    def lost(self, job: str, why: str) -> None:
+        self.seen[job].append("lost")
+
+
+def test_jobs_are_told_stopped_postponed_lost_and_tried_again(tmp_path: Path) -> None:
+    jobs = [
+        ("plain", {"reports": 2}),
+        ("stop", {"reports": 50}),
+        ("once", {"reports": 1, "die": "once"}),
+        ("always", {"reports": 1, "die": "always"}),
+        ("later", {"reports": 1, "postpone": True}),
+    ]
+    work = Told(tmp_path, jobs)
+    run_on_tune(work, at_once=2, max_failures=1, process=Obedient)
+    assert dict(work.seen) == {
+        "plain": ["begun", "step 1", "step 2", "finished"],
+        "stop": ["begun", "step 1", "step 2"],
+        "once": ["begun", "interrupted", "begun", "step 1", "finished"],
+        "always": ["begun", "interrupted", "begun", "lost"],
+        "later": ["begun", "step 1", "postponed", "begun", "step 1", "finished"],
+    }
