@@ -159,7 +159,7 @@ def _distribution(where: str, given: Any) -> Distribution:
         raise ValueError(f"space {where}: found {' and '.join(kinds) or 'none'} of {', '.join(KINDS)}, allowed is one")
     kind, values = kinds[0], given[kinds[0]]
     when = given.get("when")
-    if when is not None and not isinstance(when, Mapping):
+    if when is not None and not isinstance(when, dict):
         raise ValueError(f"space {where}: when {when!r}, allowed is a table of settings and the values it needs")
     if kind == "choice":
         if not isinstance(values, list) or len(values) < 2 or len(set(map(repr, values))) < len(values):
