@@ -26,9 +26,9 @@ GLOSSARY = (
         "Interval",
         "95 % t interval over training seeds. Differences are paired: each seed's winner less the same seed's default. "
         "Few seeds make wide intervals. The winner is chosen by these same runs: were all settings equal, the best of "
-        "three would be called ahead in 5 of 100 sweeps, the best of ten in 9, not in 2.5. On the test split no molecule "
-        "was read by any choice, but a seed that was lucky on validation rows may be lucky there; and its molecules are "
-        "fixed, so that how few they are is not in the interval.",
+        "three would be called ahead in 5 of 100 sweeps, the best of ten in 9, not in 2.5. On the test split no "
+        "molecule was read by any choice, but a seed that was lucky on validation rows may be lucky there; and its "
+        "molecules are fixed, so that how few they are is not in the interval.",
     ),
     ("Ahead, level, behind", "The interval of the difference lies above zero (better), includes it, or lies below."),
     (
