@@ -67,8 +67,8 @@ def run_on_tune(
 ) -> None:
     """Run all jobs, so many at once, each again when a process of it is lost, at most `max_failures` times.
 
-    `process` is what runs one job after the other, and tells of them. Needs a connected Ray. Raises RuntimeError when the
-    sweep's own part failed, such as its records.
+    `process` is what runs one job after the other, and tells of them. Needs a connected Ray. Raises RuntimeError when
+    the sweep's own part failed, such as its records.
     """
     _run_once(work, at_once, max_failures, process, debug=debug)
     while work.is_left():  # postponed when Tune had been told that there is nothing more

@@ -7,8 +7,8 @@ trained on as a share of FIFO's (by the histories of the runs, whatever the swee
 trial took beside its training. `seeds` runs the best two of the FIFO sweep and the default again with five seeds: the
 standard deviation over seeds, and the winner less the default, on the objective and on the test split. `long` is two
 trials of `--long-epochs` epochs: what share the seconds beside training are. `many` runs trials of a tiny model for a
-few steps: the memory of what lasts (driver, head, all trials' processes) after 20 trials and at the end, and how many of
-the sweep's processes are alive ten seconds after it.
+few steps: the memory of what lasts (driver, head, all trials' processes) after 20 trials and at the end, and how many
+of the sweep's processes are alive ten seconds after it.
 Prints one JSON line a part; every sweep is an ordinary `dynfusion tune` on a cluster of its own.
 """
 
