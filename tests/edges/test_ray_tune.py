@@ -2,9 +2,12 @@
 
 import json
 import os
+import random
+import secrets
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +24,8 @@ from tests.datasets import packed
 from tests.training.cases import MODEL
 
 STEPS, BATCH = 12, 128
+END_SECONDS = 180.0
+"""For a command whose cluster is lost: Ray looks for a head for a minute, and once more at its end."""
 RUN = """
 [data]
 uri = "{uri}"
@@ -162,12 +167,15 @@ def titles_of(cluster: TwoNodes) -> dict[int, str]:
 def test_a_sweep_whose_trial_head_and_driver_are_killed_has_the_trials_of_one_that_was_not(
     uri: str, tmp_path: Path, cluster: TwoNodes
 ) -> None:
+    seed = secrets.randbits(32)
+    draw = random.Random(seed)
+    print(f"moments drawn by random.Random({seed})")
     slow = "dim = 512\ngate_hidden = 32\ndecoder_hidden = 1024\n"  # a trial outlives the kill that is meant for it
     order = command(tmp_path, uri, GOOD, "--samples", "4", "--top-k", "0", "train.epochs=12", model=slow)
     with two_node_cluster(head_cpus=1, second_cpus=1, env={"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}) as lost:
-        kill_trial_and_head(order, lost)
+        kill_trial_and_head(order, lost, draw)
     kept = kept_of_running(tmp_path)
-    kill_driver(order, cluster)
+    kill_driver(order, cluster, draw)
     kept_again = kept_of_running(tmp_path)
     done(order, cluster)
     space = read_sweep(LocalStorage(tmp_path / "runs" / "sweep")).space
@@ -184,31 +192,41 @@ def test_a_sweep_whose_trial_head_and_driver_are_killed_has_the_trials_of_one_th
     assert left_on(cluster) == (Counter(), Counter())
 
 
-def kill_trial_and_head(order: list[str], cluster: TwoNodes) -> None:
-    """Lose a trial's process, and once it has another one all of the head; the command ends by itself, in error."""
-    killed = 0
+def kill_trial_and_head(order: list[str], cluster: TwoNodes, draw: random.Random) -> None:
+    """Lose a trial's process, and some time after it has another one all of the head; the command ends in error."""
+    first, second = (draw.randrange(6) for _ in range(2))
+    checks, done, at = 0, list[str](), 0.0
     with subprocess.Popen(order, stdout=subprocess.PIPE, text=True, env=cluster.environment) as driver:
         assert driver.stdout is not None
         for line in driver.stdout:
-            if line.startswith("trial ") and "%" in line and killed == 0:
+            checks += line.startswith("trial ") and "%" in line
+            if not done and checks > first:
                 os.kill(trial_process(cluster), signal.SIGKILL)
-                killed = 1
-            elif "attempt 2" in line and killed == 1:
-                killed = 2
-            elif line.startswith("trial ") and "%" in line and killed == 2:
+                done.append("trial")
+            elif done == ["trial"] and "attempt 2" in line:
+                done.append("attempt")
+                checks = 0
+            elif done == ["trial", "attempt"] and checks > second:
                 for process in cluster.head.processes():
                     process.kill()
-                killed = 3
-    assert killed == 3
-    assert driver.returncode != 0
+                done.append("head")
+                at = time.monotonic()
+    assert done == ["trial", "attempt", "head"]
+    assert driver.returncode not in (0, None)
+    assert time.monotonic() - at < END_SECONDS
+    print(
+        f"killed a trial after {first} checks, the head {second} checks later; {time.monotonic() - at:.0f} s to the end"
+    )
 
 
-def kill_driver(order: list[str], cluster: TwoNodes) -> None:
-    """Kill the command at the first check that it tells."""
+def kill_driver(order: list[str], cluster: TwoNodes, draw: random.Random) -> None:
+    """Kill the command some checks after its start."""
+    left = draw.randrange(6)
     with subprocess.Popen(order, stdout=subprocess.PIPE, text=True, env=cluster.environment) as driver:
         assert driver.stdout is not None
         for line in driver.stdout:
-            if line.startswith("trial ") and "%" in line:
+            left -= line.startswith("trial ") and "%" in line
+            if left < 0:
                 driver.kill()
     assert driver.returncode == -signal.SIGKILL
 
