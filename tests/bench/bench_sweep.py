@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 
 from dynfusion.training.storage import LocalStorage
-from dynfusion.tuning.records import Trial, read_trials
+from dynfusion.tuning.records import Trial, read_curves, read_trials
 
 LASTING = ("gcs_server", "raylet", "dashboard", "ResourceTrainable")
 EARLY = 20
@@ -101,8 +101,20 @@ def compare(
         seconds, _, _ = sweep(pack, storage, f"bench-{scheduler}", space, run, options, overrides)
         trials = of_sweep(storage, f"bench-{scheduler}")
         trained[scheduler] = sum(trained_samples(storage / f"bench-{scheduler}" / trial.run) for trial in trials)
-        figures[scheduler] = summary(trials) | {"trained_samples": trained[scheduler], "seconds": round(seconds)}
+        spread = {"standard_deviations": standard_deviations(storage / f"bench-{scheduler}")}
+        figures[scheduler] = (
+            summary(trials) | spread | {"trained_samples": trained[scheduler], "seconds": round(seconds)}
+        )
     return figures | {"asha_trained_over_fifo": round(trained["asha"] / trained["fifo"], 3)}
+
+
+def standard_deviations(sweep_folder: Path) -> dict[str, float]:
+    """Of the parts of the objective over the finished trials' last checks."""
+    storage = LocalStorage(sweep_folder)
+    finished = {trial.id for trial in read_trials(storage) if trial.state == "finished"}
+    last = [points[-1].metrics for name, points in read_curves(storage).items() if name in finished]
+    parts = [part for part in ("over_ridge", "probe") if all(part in metrics for metrics in last)]
+    return {part: statistics.stdev(metrics[part] for metrics in last) for part in parts} if len(last) > 1 else {}
 
 
 def trained_samples(run: Path) -> int:
