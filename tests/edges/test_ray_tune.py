@@ -214,9 +214,7 @@ def kill_trial_and_head(order: list[str], cluster: TwoNodes, draw: random.Random
     assert done == ["trial", "attempt", "head"]
     assert driver.returncode not in (0, None)
     assert time.monotonic() - at < END_SECONDS
-    print(
-        f"killed a trial after {first} checks, the head {second} checks later; {time.monotonic() - at:.0f} s to the end"
-    )
+    print(f"killed a trial after {first} checks, the head {second} later; {time.monotonic() - at:.0f} s to the end")
 
 
 def kill_driver(order: list[str], cluster: TwoNodes, draw: random.Random) -> None:
