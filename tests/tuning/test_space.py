@@ -71,6 +71,8 @@ def test_a_setting_waits_for_its_condition(tmp_path: Path) -> None:
         ('["loss.alignment"]\nuniform = [0, 1]\nchoice = [0, 1]\n', "found uniform and choice of"),
         ('["loss.alignment"]\nnormal = [0, 1]\n', r"loss\.alignment\.normal: found \[0, 1\]"),
         ('["loss.alignment"]\nuniform = [0, 1]\nlog = true\n', "unknown key 'log'"),
+        ('["engine.deepspeed"]\nchoice = [{}, {a = 1}]\n', r"choice \{\}, allowed are true, false, numbers and texts"),
+        ('["loss.alignment"]\nuniform = [0, 1]\nwhen = "linear"\n', "when 'linear', allowed is a table"),
         ('["loss.alignment"]\nuniform = [1, 0]\n', "allowed are two numbers, the smaller first"),
         ('["loss.alignment"]\nloguniform = [0, 1]\n', "loguniform from 0, allowed is above 0"),
         ('["train.epochs"]\nrandint = [1.5, 3]\n', "two whole numbers"),
@@ -94,6 +96,7 @@ def test_what_is_no_distribution_is_refused_by_name(tmp_path: Path, text: str, s
         ('["loss.alignment"]\nuniform = [-1, 1]\n', r"loss\.alignment: found -1"),
         ('["masking.schedule"]\nchoice = ["linear", "square"]\n', r"masking\.schedule: found 'square'"),
         ('["cluster.workers"]\nrandint = [1, 4]\n', r"cluster\.workers is not searched"),
+        ('["train.checkpoint_every_steps"]\nrandint = [1, 4]\n', r"train\.checkpoint_every_steps is not searched"),
     ],
 )
 def test_what_the_settings_refuse_is_refused_before_any_trial(tmp_path: Path, text: str, sentence: str) -> None:
