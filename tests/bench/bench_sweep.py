@@ -5,30 +5,35 @@
 `compare` runs the same samples with the same seed twice, FIFO and then ASHA: the best of each, the molecules that ASHA
 trained on as a share of FIFO's (by the histories of the runs, whatever the sweep says), and the median seconds that a
 trial took beside its training. `seeds` runs the best two of the FIFO sweep and the default again with five seeds: the
-standard deviation over seeds, and the winner less the default, on the objective and on the test split. `long` is two
-trials of `--long-epochs` epochs: what share the seconds beside training are. `many` runs trials of a tiny model for a
-few steps: the memory of what lasts (driver, head, all trials' processes) after 20 trials and at the end, and how many
+standard deviation over seeds, and the winner less the default, on the objective and on the test split. `replay` lets
+ASHA judge the curves of that FIFO sweep, in its order and in 1,000 random ones, one trial after the other. `long` is
+two trials of `--long-epochs` epochs: what share the seconds beside training are. `many` runs trials of a tiny model for
+a few steps: the memory of what lasts (driver, head, all trials' processes) after 20 trials and at the end, and how many
 of the sweep's processes are alive ten seconds after it.
 Prints one JSON line a part; every sweep is an ordinary `dynfusion tune` on a cluster of its own.
 """
 
 import argparse
 import json
+import math
 import os
+import random
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from dynfusion.edges.tune_schedulers import make_judge
 from dynfusion.training.storage import LocalStorage
-from dynfusion.tuning.records import Trial, read_curves, read_trials
+from dynfusion.tuning.records import Point, Sweep, Trial, read_curves, read_sweep, read_trials
 
 LASTING = ("gcs_server", "raylet", "dashboard", "ResourceTrainable")
 EARLY = 20
@@ -43,7 +48,8 @@ TINY = {
     "validation.rows": 64,
 }
 ENDED = ("finished", "stopped", "failed")
-PARTS = ("compare", "seeds", "long", "many")
+PARTS = ("compare", "seeds", "replay", "long", "many")
+ORDERS = 1000
 
 
 def main(
@@ -75,6 +81,8 @@ def main(
             found[part] = head | compare(pack, storage, space, run, samples, shared, overrides)
         elif part == "seeds":
             found[part] = head | fresh_seeds(pack, storage, space, run, samples, shared, overrides)
+        elif part == "replay":
+            found[part] = head | replay(storage / "bench-fifo")
         elif part == "long":
             lasting = [*overrides, f"train.epochs={long_epochs}"]
             found[part] = head | long_trials(pack, storage, space, run, shared, lasting)
@@ -147,6 +155,41 @@ def fresh_seeds(
         "winner_less_default": records[report["winner"]]["differences"][name],
         "test": report["test"],
     }
+
+
+def replay(sweep_folder: Path) -> dict[str, Any]:
+    """What ASHA would have made of the trials of a FIFO sweep, whose runs do not depend on who is stopped."""
+    folder = LocalStorage(sweep_folder)
+    curves = {name: points for name, points in read_curves(folder).items() if points}
+    asha = replace(read_sweep(folder), scheduler="asha", grace=0.2, reduction=4)
+    orders, draw = [sorted(curves)], random.Random(0)
+    orders += [draw.sample(orders[0], len(curves)) for _ in range(ORDERS)]
+    made = [judged(asha, curves, order) for order in orders]
+    shares, bests = zip(*made[1:], strict=True)
+    best = judged(replace(asha, scheduler="fifo"), curves, orders[0])[1]
+    low, middle, high = (statistics.quantiles(shares, n=40)[at] for at in (0, 19, 38))
+    return {
+        "best_of_fifo": best,
+        "this_order": dict(zip(("share", "best"), made[0], strict=True)),
+        "random_orders": ORDERS,
+        "share": {"median": round(middle, 3), "of_95_in_100": [round(low, 3), round(high, 3)]},
+        "orders_at_most_0.4": round(sum(share <= 0.4 for share in shares) / ORDERS, 3),
+        "orders_that_keep_the_best": round(sum(found == best for found in bests) / ORDERS, 3),
+        "best_lost_by_when_lost": round(statistics.mean([best - found for found in bests if found < best] or [0.0]), 4),
+    }
+
+
+def judged(sweep: Sweep, curves: dict[str, tuple[Point, ...]], order: Sequence[str]) -> tuple[float, float]:
+    """(share of all molecules that are trained on, best score of those that reach the end)."""
+    name, longest = sweep.objectives[0].name, max(points[-1].samples_seen for points in curves.values())
+    judge, seen, best = make_judge(sweep, longest), 0, -math.inf
+    for trial in order:
+        last = curves[trial][-1]
+        stops = (p for p in curves[trial] if judge(trial, p.samples_seen, p.objectives[name]) and p is not last)
+        ended = next(stops, last)
+        seen += ended.samples_seen
+        best = max(best, ended.objectives[name]) if ended is last else best
+    return seen / sum(points[-1].samples_seen for points in curves.values()), best
 
 
 def long_trials(
