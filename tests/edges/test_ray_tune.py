@@ -11,8 +11,10 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dynfusion.run_settings import read_run
@@ -208,7 +210,8 @@ def kill_trial_and_head(order: list[str], cluster: TwoNodes, draw: random.Random
                 checks = 0
             elif done == ["trial", "attempt"] and checks > second:
                 for process in cluster.head.processes():
-                    process.kill()
+                    with suppress(psutil.NoSuchProcess):  # it has gone with another one
+                        process.kill()
                 done.append("head")
                 at = time.monotonic()
     assert done == ["trial", "attempt", "head"]
