@@ -3,8 +3,8 @@
     resources (files and folders) -> components -> patches -> replacements -> namespace
 
 A patch is a document that is merged (null removes, `$patch: delete` removes the whole resource, lists are replaced, as
-kustomize does with kinds it has no schema of), or a list of JSON patch operations. Whatever else a kustomization says is
-an error, so nothing is passed over in silence; where kustomize itself is installed a test compares the two.
+kustomize does with kinds it has no schema of), or a list of JSON patch operations. Whatever else a kustomization says
+is an error, so nothing is passed over in silence; where kustomize itself is installed a test compares the two.
 """
 
 import copy

@@ -7,7 +7,7 @@ checks by expressions (`x-kubernetes-validations`) is not checked here.
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -104,22 +104,42 @@ def problems(document: Mapping[str, Any]) -> list[str]:
 
     Raises LookupError for a kind nothing is known of, and where its schema is not on this machine.
     """
-    key = document.get("apiVersion", ""), document.get("kind", "")
-    if key[0] == "ray.io/v1" and key[1] in CRD_FILES:
-        found = _errors(_custom(key[1]), with_defaults(_crd(key[1]), document))
-        return found + _errors(_native(META), document["metadata"]) + pod_problems(document)
-    if key in OURS:
-        return _errors(_validator(json.dumps(OURS[key])), document)
-    if key in NATIVE:
-        return _errors(_native(f"{DEFINITIONS}#/$defs/{NATIVE[key]}"), document)
-    raise LookupError(f"{key[0]} {key[1]}: no schema of this kind, known are {sorted([*NATIVE, *OURS])} and {CRD_FILES}")
+    return [sentence for validator, value in _checks(document) for sentence in _errors(validator, value)]
+
+
+def refused(document: Mapping[str, Any]) -> bool:
+    """Whether there is any problem, or nothing is known of the kind; stops at the first."""
+    try:
+        return not all(validator.is_valid(value) for validator, value in _checks(document))
+    except LookupError:
+        return True
+
+
+def _checks(document: Mapping[str, Any]) -> Iterator[tuple[Draft202012Validator, Any]]:
+    version, kind = (str(document.get(name)) for name in ("apiVersion", "kind"))
+    if version == "ray.io/v1" and kind in CRD_FILES:
+        yield _custom(kind), with_defaults(_crd(kind), document)
+        yield _native(META), document.get("metadata", {})
+        yield from ((_native(POD), template) for template in pod_templates(document))
+    elif (version, kind) in OURS:
+        yield _validator(json.dumps(OURS[version, kind])), document
+    elif (version, kind) in NATIVE:
+        yield _native(f"{DEFINITIONS}#/$defs/{NATIVE[version, kind]}"), document
+    else:
+        known = sorted([*NATIVE, *OURS, *(("ray.io/v1", kind) for kind in CRD_FILES)])
+        raise LookupError(f"{version} {kind}: no schema of this kind, known are {known}")
 
 
 def pod_problems(document: Mapping[str, Any]) -> list[str]:
-    """The same for the pod templates of a Ray cluster or job, by Kubernetes' own schema."""
+    """The same for the pods of a Ray cluster or job alone, by Kubernetes' own schema; needs no CRD."""
+    return [problem for template in pod_templates(document) for problem in _errors(_native(POD), template)]
+
+
+def pod_templates(document: Mapping[str, Any]) -> list[Any]:
+    """Those of a Ray cluster or job: the head's, then each worker group's."""
     spec = document["spec"].get("rayClusterSpec", document["spec"])
     groups = [spec["headGroupSpec"], *spec.get("workerGroupSpecs", [])] if "headGroupSpec" in spec else []
-    return [problem for group in groups for problem in _errors(_native(POD), group["template"])]
+    return [group["template"] for group in groups if "template" in group]
 
 
 def closed(schema: Any) -> Any:
@@ -133,9 +153,8 @@ def closed(schema: Any) -> Any:
         made["properties"] = {name: closed(part) for name, part in schema["properties"].items()}
     if schema.get("x-kubernetes-int-or-string") is True:
         made["type"] = ["integer", "string"]
-    elif isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
-        if not schema.get("x-kubernetes-preserve-unknown-fields"):
-            made.setdefault("additionalProperties", False)
+    elif "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        made.setdefault("additionalProperties", False)
     return made
 
 
@@ -183,4 +202,6 @@ def _native(reference: str) -> Draft202012Validator:
 
 
 def _errors(validator: Draft202012Validator, value: Any) -> list[str]:
-    return [f"{'.'.join(map(str, error.path)) or 'document'}: {error.message}" for error in validator.iter_errors(value)]
+    return [
+        f"{'.'.join(map(str, error.path)) or 'document'}: {error.message}" for error in validator.iter_errors(value)
+    ]
