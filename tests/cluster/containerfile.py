@@ -1,6 +1,6 @@
 """A Containerfile as stages of instructions, and the steps of one target run on this machine without an engine.
 
-All stages share one folder, below which the absolute paths of the image lie: `/opt/venv` is `FOLDER/opt/venv`. That will do
+All stages share one folder, below which the image's absolute paths lie: `/opt/venv` is `FOLDER/opt/venv`. That does
 where no two stages write different things to one path. What the base brings, Python and pip, is this machine's.
 """
 

@@ -13,7 +13,8 @@ from dynfusion.cli import JOBS as VERBS
 from dynfusion.cli import _parse
 from dynfusion.run_settings import RunSettings, read_run
 from dynfusion.tuning.search import read_search, tune_options
-from tests.cluster.manifests import JOBS, QUEUED, ROOT, one, settings, volumes
+from tests.cluster.manifests import APPLIED, JOBS, KUBERAY, QUEUED, ROOT, one, settings, volumes
+from tests.cluster.schemas import CRD_FOLDERS
 
 ENTRYPOINTS = {job: one(job, "RayJob")["spec"]["entrypoint"] for job in JOBS}
 VARIABLES = {job: set(re.findall(r"\$\{(\w+)", line)) for job, line in ENTRYPOINTS.items()}
@@ -26,6 +27,7 @@ SMALL = {
     "DYNFUSION_GPUS": "false",
     "DYNFUSION_SETTINGS": "train.epochs=1 train.global_batch_rows=64",
     "DYNFUSION_TUNE_OPTIONS": "--samples 2 --at-once 1 --top-k 0",
+    "DYNFUSION_TRIAL_SETTINGS": "cluster.workers=1 train.epochs=1 train.global_batch_rows=64",
     "DYNFUSION_EVALUATE_OPTIONS": "--quick --workers 2",
 }
 """What makes a run of minutes of the same commands."""
@@ -80,6 +82,13 @@ def test_every_setting_is_used() -> None:
     assert {name for name in settings() if name.startswith("DYNFUSION_")} == used
 
 
+def test_the_readme_applies_what_is_there_and_names_no_other_variable() -> None:
+    text = (KUBERAY / "README.md").read_text()
+    assert set(re.findall(r"apply -k cluster/kuberay/(\S+?)`? ", text.replace("\n", " "))) <= set(APPLIED)
+    assert {*re.findall(r"-k cluster/kuberay/([\w-]+)", text)} >= {"base", "cluster", "reports", *JOBS}
+    assert {*re.findall(r"DYNFUSION_\w+", text)} <= {*settings(), CRD_FOLDERS}
+
+
 @pytest.mark.parametrize(("job", "name"), REQUIRED)
 def test_a_variable_that_is_missing_ends_the_command_with_its_name(job: str, name: str, tmp_path: Path) -> None:
     done = shell(job, tmp_path, {key: value for key, value in settings().items() if key != name})
@@ -111,6 +120,7 @@ def test_the_sweep_is_around_the_same_run(variables: dict[str, str], tmp_path: P
     assert search.run.data.uri == f"{chosen['DYNFUSION_STORE']}/packed/pool"
     assert search.run.cluster.storage == f"{chosen['DYNFUSION_STORE']}/runs"
     assert search.run.cluster.workers == (1, 1)
+    assert search.run.train.epochs == 1
     assert search.settings.name == f"{chosen['DYNFUSION_RUN']}-sweep"
     assert (search.settings.samples, search.settings.at_once) == ((2, 1) if variables else (32, 8))
 
