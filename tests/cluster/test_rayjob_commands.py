@@ -1,4 +1,4 @@
-"""The commands of the RayJobs, word for word, on a two-node cluster with a token: from embeddings in a bucket to a report.
+"""The commands of the RayJobs, word for word, on a two-node cluster with a token: from a bucket to a report.
 
 What Kubernetes adds is made here: the ConfigMap's names in every node's environment, the image's folder as the nodes'
 working folder, and the operator's request to the job server. Sizes are smaller, in the settings that are made for it.
