@@ -1,4 +1,4 @@
-"""`cluster/slurm.sh` on this machine: `srun` runs its command here, `scontrol` notes what it is asked; all else is real."""
+"""`cluster/slurm.sh` on this machine: `srun` runs its command here, `scontrol` notes what it is asked."""
 
 import os
 import re
