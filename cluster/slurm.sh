@@ -69,6 +69,7 @@ prepare() {
     export CLIENT_PORT=$((port + 2)) RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$state/token"
     export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=$READY_SECONDS RAY_USAGE_STATS_ENABLED=0
     unset RAY_AUTH_TOKEN
+    unset OMP_NUM_THREADS # a site's 1; without it each worker has as many threads as CPUs (cluster.cpus_per_worker)
     export CACHE=${DYNFUSION_CACHE:-${TMPDIR:-/tmp}/dynfusion-cache-$(id -u)}
 }
 

@@ -164,6 +164,11 @@ def test_the_head_stays_and_the_machines_with_gpus_are_spot_ones_that_come_and_g
         assert kind["node_config"]["MetadataOptions"]["HttpTokens"] == "required"
 
 
+def test_workers_have_as_many_threads_as_cpus_though_the_launcher_sets_one() -> None:
+    for start_commands in (read()["head_start_ray_commands"], read()["worker_start_ray_commands"]):
+        assert re.search(r"unset OMP_NUM_THREADS; ray start", start_commands[-1])
+
+
 def test_the_token_is_handed_over_as_a_file_that_no_command_reads() -> None:
     config = read()
     assert config["file_mounts"]["~/.ray/auth_token"] == TOKEN

@@ -1,144 +1,21 @@
-"""`cluster/slurm.sh` on this machine: `srun` runs its command here, `scontrol` notes what it is asked."""
+"""`cluster/slurm.sh` on this machine, with Slurm's own commands replaced (`slurm_site`) and everything else real."""
 
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
-from dynfusion.fusion.model import ModelSettings
-from dynfusion.run_settings import RunSettings
-from dynfusion.settings import build, to_toml
-from tests.datasets import packed
-from tests.training.cases import MASKING, MODEL
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "cluster" / "slurm.sh"
-NAMESPACE = ["unshare", "--user", "--map-current-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
-
-SRUN = """#!/usr/bin/env bash
-while [[ $1 == --* ]]; do shift; done
-exec "$@"
-"""
-SCONTROL = """#!/usr/bin/env bash
-echo "$@" >>"$SCONTROL_LOG"
-"""
-
-
-def own_processes() -> bool:
-    """Whether a job sees its own processes only: what it starts ends every Ray that it sees."""
-    try:
-        return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
-
+from tests.cluster.slurm_site import SCRIPT, Job, Site, left_by, own_processes, run_file, two_machines
+from tests.training.cases import MODEL
 
 apart = pytest.mark.skipif(not own_processes(), reason="no process namespaces here: the job would end other Rays")
-
-
-@dataclass
-class Site:
-    """What a job finds: Slurm's commands, a home, a folder for runs."""
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
-            command = self.folder / "bin" / name
-            command.parent.mkdir(exist_ok=True)
-            command.write_text(text)
-            command.chmod(0o755)
-        (self.folder / "home").mkdir()
-
-    @property
-    def asked(self) -> list[str]:
-        """What `scontrol` was asked."""
-        log = self.folder / "scontrol.log"
-        return log.read_text().splitlines() if log.exists() else []
-
-    def environment(self, job: int) -> dict[str, str]:
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
-        paths = [str(self.folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-        slurm = {"SLURM_JOB_ID": str(job), "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "here"}
-        return {
-            **own,
-            **slurm,
-            "PATH": os.pathsep.join(paths),
-            "PYTHONPATH": str(ROOT),
-            "HOME": str(self.folder / "home"),
-            "SCONTROL_LOG": str(self.folder / "scontrol.log"),
-            "SLURM_CPUS_PER_TASK": "2",
-            "DYNFUSION_CACHE": str(self.folder / "cache"),
-            "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
-        }
-
-    def start(self, job: int, *words: str, **env: str) -> "Job":
-        log = self.folder / f"job-{job}-{len(list(self.folder.glob('job-*')))}.log"
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                ["bash", str(SCRIPT), *words],
-                env={**self.environment(job), **env},
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        return Job(job, process, log)
-
-
-@dataclass
-class Job:
-    """A batch script that runs."""
-
-    number: int
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def text(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def says(self, pattern: str, seconds: float = 150) -> re.Match[str]:
-        until(lambda: re.search(pattern, self.text) or self.process.poll() is not None, seconds)
-        found = re.search(pattern, self.text)
-        assert found, self.text
-        return found
-
-    def code(self, seconds: float = 240) -> int:
-        return self.process.wait(seconds)
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            for process in psutil.Process(self.process.pid).children(recursive=True):
-                process.kill()
-            self.process.kill()
-            self.process.wait()
-        for left in left_by(self.number):
-            shutil.rmtree(left)
-
-
-def left_by(job: int) -> list[Path]:
-    """Folders on the node's disk."""
-    return [*Path(tempfile.gettempdir()).glob(f"dynfusion-{os.getuid()}-{job}*")]
-
-
-def until(true: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -153,19 +30,6 @@ def jobs() -> Iterator[list[Job]]:
     yield started
     for job in started:
         job.kill()
-
-
-def run_file(site: Site, *, epochs: int = 4, model: ModelSettings = MODEL) -> str:
-    settings = {
-        "data": {"uri": packed(site.folder / "data").uri},
-        "model": model.model_dump(),
-        "masking": MASKING.model_dump(),
-        "train": {"epochs": epochs, "global_batch_rows": 128, "log_every_steps": 5, "checkpoint_every_steps": 10_000},
-        "cluster": {"name": "run", "storage": str(site.folder / "runs"), "workers": 2},
-    }
-    path = site.folder / "run.toml"
-    path.write_text(to_toml(build(RunSettings, settings)))
-    return str(path)
 
 
 def test_a_verb_that_does_not_exist_and_a_shell_without_slurm_are_refused(site: Site) -> None:
@@ -235,3 +99,16 @@ def test_before_its_time_is_up_a_job_saves_and_is_queued_again_and_continues(sit
 
     jobs.append(site.start(75, "train", path, SLURM_RESTART_COUNT="1"))
     jobs[1].says(rf"continuing from .*/checkpoint-{int(saved):08d}-001 at step {saved}")
+
+
+@apart
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and ip")
+@pytest.mark.slow
+def test_two_machines_with_addresses_of_their_own_train_together(jobs: list[Job]) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="slurm-") as folder, two_machines(Path(folder)) as machines:
+        site = Site(Path(folder))
+        jobs.append(site.start(76, "train", run_file(site), inside=machines.inside, **machines.environment))
+        assert jobs[0].code() == 0, jobs[0].text
+        assert "2 nodes, head 10.213.0.1:" in jobs[0].text
+        assert (site.folder / "runs" / "run" / "model" / "model.safetensors").exists()
+        jobs[0].kill()
