@@ -35,6 +35,7 @@ say() { echo "slurm.sh: $*" >&2; }
 # --- the batch script ---
 
 batch() {
+    verb=$1
     trap clean_up EXIT
     prepare
     say "job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}: $nodes nodes, head $RAY_ADDRESS: dynfusion $*"
@@ -42,7 +43,7 @@ batch() {
     srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
         --kill-on-bad-exit=0 bash "$state/slurm.sh" --on-each-node "$@" &
     step=$!
-    trap 'notice "$1"' USR1
+    trap notice USR1
     while kill -0 "$step" 2>/dev/null; do
         pause
         [ ! -e "$state/exit-code" ] || end_the_step
@@ -87,7 +88,7 @@ head_address() {
 notice() {
     trap '' USR1
     say "the time is nearly up"
-    case $1 in train | tune)
+    case $verb in train | tune)
         say "saving"
         drain || say "the nodes could not be told; the last checkpoint is an older one"
         wait_for_the_end "${DYNFUSION_SAVE_SECONDS:-150}"
