@@ -48,7 +48,7 @@ SIZES = {
     "DYNFUSION_GPUS": "false",
     "DYNFUSION_SETTINGS": "train.epochs=3 validation.rows=64",
     "DYNFUSION_TUNE_OPTIONS": "--samples 2 --top-k 1 --seeds 1 --at-once 1",
-    "DYNFUSION_TRIAL_WORKERS": "1",
+    "DYNFUSION_TRIAL_SETTINGS": "cluster.workers=1 train.epochs=3 validation.rows=64",
     "DYNFUSION_TASK": "solubility",
     "DYNFUSION_LABELS": "y",
     "DYNFUSION_EVALUATE_OPTIONS": "--workers 2 --quick evaluation.probe.inverse_penalties=[0.1]",
