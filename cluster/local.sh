@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A Ray cluster of two nodes on this Linux machine, for development: a head, a second node, a token, loopback only.
+# A Ray cluster of two nodes on this Linux machine, for development: a head and a second node, with a token.
 #
 #   eval "$(cluster/local.sh up)"    start it, and let this shell and its commands use it
 #   cluster/local.sh status          0: both nodes are alive; 1: not both; 3: there is none
@@ -7,7 +7,10 @@
 #
 # Options: --state FOLDER           where its files lie, 32 characters at most (/tmp/dynfusion-<user id>)
 #          --head-cpus N, --cpus N  CPUs that head and second node offer (0, all); --gpus N of the second node (0)
-#          --port P, --dashboard-port P   ports on 127.0.0.1 (free ones)
+#          --port P, --dashboard-port P   (free ones)
+#
+# Dashboard and job server listen on 127.0.0.1; Ray's other ports on every address, whatever it is told: the token guards
+# them.
 #
 # In the folder: token, environment (the exports), processes (node, id, start time), head.log, second.log, ray/ (Ray's
 # own). Each node is a session of processes; a number that another process has by now is told by its start time.

@@ -110,7 +110,7 @@ def two_node_cluster(
     head_options: tuple[str, ...] = (),
     second_options: tuple[str, ...] = (),
 ) -> Iterator[TwoNodes]:
-    """A head and a second node with the dashboard and token authentication, on free ports of the loopback address.
+    """A head and a second node with the dashboard and token authentication, on free ports.
 
     `env` is added to the nodes' environment and thereby to that of every worker; `RAY_*` names of this process are not
     passed on. The nodes are ended by their process ids, whatever happened to them in between.
