@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +129,8 @@ class Job:
     def kill(self) -> None:
         if self.process.poll() is None:
             for process in psutil.Process(self.process.pid).children(recursive=True):
-                process.kill()
+                with suppress(psutil.NoSuchProcess):  # it ended with the one before
+                    process.kill()
             self.process.kill()
             self.process.wait()
         for left in left_by(self.number):
