@@ -1,0 +1,43 @@
+"""An all-reduce among those GPUs of a Ray cluster that nobody uses."""
+
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from dynfusion.edges import all_reduce
+from dynfusion.edges.cluster_nodes import NODE_SECONDS, line_of
+
+_START_SECONDS = 10.0
+
+
+class _Rank:
+    """One GPU."""
+
+    def rendezvous(self) -> tuple[str, str | None]:
+        """Where rank 0 can be found, and the version of NCCL."""
+        return all_reduce.rendezvous_here(ray.util.get_node_ip_address()), all_reduce.nccl_version()
+
+    def reduce(self, rank: int, world: int, rendezvous: str) -> int:
+        return all_reduce.reduce_ones(rank, world, rendezvous)
+
+
+def sum_over_gpus() -> dict[str, Any]:
+    """The facts of `preflight.observations.Gpus`; busy where no GPU is free."""
+    count, free = (int(found.get("GPU", 0)) for found in (ray.cluster_resources(), ray.available_resources()))
+    if not free:
+        return {"count": count, "busy": count > 0}
+    ranks = [ray.remote(num_cpus=0, num_gpus=1)(_Rank).remote() for _ in range(free)]
+    try:
+        rendezvous, nccl = ray.get(ranks[0].rendezvous.remote(), timeout=_START_SECONDS)
+        sums = [rank.reduce.remote(number, free, rendezvous) for number, rank in enumerate(ranks)]
+        right = set(ray.get(sums, timeout=NODE_SECONDS)) == {free}
+    except GetTimeoutError:
+        return {"count": count, "problem": f"no sum over {free} GPUs within {NODE_SECONDS:.0f} s"}
+    except RayError as error:
+        return {"count": count, "problem": line_of(error)}
+    finally:
+        for rank in ranks:
+            ray.kill(rank)
+    found = {"count": count, "nccl": nccl}
+    return {**found, "summed": free} if right else {**found, "problem": f"the sum over {free} GPUs is wrong"}
