@@ -12,7 +12,7 @@ import numpy as np
 from dynfusion.edges.object_store import ObjectStore, locate
 from dynfusion.edges.probe_process import serve
 from dynfusion.edges.s3_address import is_s3
-from dynfusion.store.blocks import parse_blocks, wrong_checksum
+from dynfusion.store.blocks import parse_blocks
 from dynfusion.store.manifest import Manifest, ShardSpec, local_folder, parse_manifest, read_manifest, split_address
 
 _TRY_SECONDS, _STALL_SECONDS = 10.0, 4.0
@@ -95,7 +95,7 @@ def _blocks(
         yield {"doing": f"while block {block} of {shard.path} was read"}
         read += 1
         if not _is_right(folder, shard, manifest.geometry.block_bytes, table[number]):
-            wrong.append(wrong_checksum(shard.path, block))
+            wrong.append(f"{shard.path}: the checksum of block {block} is wrong")
         yield {"blocks": len(places), "blocks_read": read, "wrong_blocks": wrong}
 
 

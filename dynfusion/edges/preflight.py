@@ -1,5 +1,6 @@
 """Everything that `doctor` looks at, each part in a process of its own, side by side."""
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from dynfusion.edges.probe_process import Answer, ask
+from dynfusion.edges.probe_process import Answer, Question, ask
 from dynfusion.edges.requirements import ALWAYS, requirements
 from dynfusion.preflight.observations import Cluster, Data, Gpus, Machine, Observations, Storage
 
@@ -34,24 +35,9 @@ def observe(subjects: Subjects, *, debug: bool = False) -> Observations:
     `debug` shows what the processes print that look.
     """
     wanted = requirements()
-    names = sorted({*ALWAYS, *(one.name for one in wanted)})
-    here = {"names": names, "cache": subjects.cache}
-    asked: dict[str, tuple[str, Mapping[str, Any], float]] = {"here": ("machine_probe", here, _MACHINE_SECONDS)}
-    if subjects.data is not None:
-        asked["data"] = ("data_probe", {"uri": subjects.data}, _DATA_SECONDS)
-    if subjects.storage is not None:
-        asked["storage"] = ("storage_probe", {"uri": subjects.storage}, _STORAGE_SECONDS)
-    if subjects.cluster is not None:
-        there = {**here, "address": subjects.cluster, "data": subjects.data, "storage": subjects.storage}
-        asked["cluster"] = ("cluster_probe", there, _CLUSTER_SECONDS)
-
-    def look(question: tuple[str, Mapping[str, Any], float]) -> Answer:
-        module, arguments, seconds = question
-        return ask(f"dynfusion.edges.{module}", arguments, seconds=seconds, debug=debug)
-
-    with ThreadPoolExecutor(len(asked)) as pool:
-        answers = dict(zip(asked, pool.map(look, asked.values()), strict=True))
-    found = Observations(_machine(answers["here"]), requirements=wanted)
+    here = {"names": sorted({*ALWAYS, *(one.name for one in wanted)}), "cache": subjects.cache}
+    answers = _ask_all(_questions(subjects, here), debug=debug)
+    found = Observations(_built(Machine, answers["here"]), requirements=wanted)
     if "data" in answers:
         found = replace(found, data=_built(Data, answers["data"], uri=subjects.data))
     if "storage" in answers:
@@ -60,12 +46,31 @@ def observe(subjects: Subjects, *, debug: bool = False) -> Observations:
         return replace(found, cluster=_built(Cluster, answers["cluster"], address=subjects.cluster))
     if not found.here.gpus or found.here.torch_cuda is None:
         return found
-    summed = look(("all_reduce", {"count": len(found.here.gpus)}, _GPU_SECONDS))
-    return replace(found, gpus=_built(Gpus, summed))
+    count = Question("dynfusion.edges.all_reduce", {"count": len(found.here.gpus)}, _GPU_SECONDS)
+    return replace(found, gpus=_built(Gpus, _ask_all({"gpus": count}, debug=debug)["gpus"]))
 
 
-def _machine(answer: Answer) -> Machine:
-    return _built(Machine, answer)
+def _questions(subjects: Subjects, here: Mapping[str, Any]) -> dict[str, Question]:
+    asked = {"here": Question("dynfusion.edges.machine_probe", here, _MACHINE_SECONDS)}
+    if subjects.data is not None:
+        asked["data"] = Question("dynfusion.edges.data_probe", {"uri": subjects.data}, _DATA_SECONDS)
+    if subjects.storage is not None:
+        asked["storage"] = Question("dynfusion.edges.storage_probe", {"uri": subjects.storage}, _STORAGE_SECONDS)
+    if subjects.cluster is not None:
+        there = {**here, "address": subjects.cluster, "data": subjects.data, "storage": subjects.storage}
+        asked["cluster"] = Question("dynfusion.edges.cluster_probe", there, _CLUSTER_SECONDS)
+    return asked
+
+
+def _ask_all(questions: Mapping[str, Question], *, debug: bool) -> dict[str, Answer]:
+    """All at once; whatever interrupts the waiting ends them all."""
+    given_up = threading.Event()
+    with ThreadPoolExecutor(len(questions)) as pool:
+        try:
+            answers = pool.map(lambda question: ask(question, given_up, debug=debug), questions.values())
+            return dict(zip(questions, answers, strict=True))
+        finally:
+            given_up.set()
 
 
 def _built(kind: type[Any], answer: Answer, **known: Any) -> Any:

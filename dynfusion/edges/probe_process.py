@@ -3,7 +3,7 @@
     ask --> python -m <module> <arguments as JSON> --> serve: one JSON object per line, as soon as something is known
         <-- facts so far, and what was being done when nothing came any more
 
-A line is {"doing": "..."} before something that may take long, else facts by name, which add to those before.
+A line is {"doing": "..."} before something that may take long, and facts by name, which add to those before.
 """
 
 import json
@@ -12,6 +12,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -20,7 +21,10 @@ from typing import Any
 
 Fact = dict[str, Any]
 _READ_BYTES = 1 << 16
+_LOOK_SECONDS = 0.2
 _END_SECONDS = 2.0
+_END = "end"
+"""The last line's only name: None, or what went wrong."""
 
 
 @dataclass(frozen=True)
@@ -31,55 +35,61 @@ class Answer:
     unanswered: str | None
 
 
-def ask(module: str, arguments: Mapping[str, Any], *, seconds: float, debug: bool = False) -> Answer:
-    """Run a module's probe and return what it says; after `seconds` without a word it is ended, with all it started.
+@dataclass(frozen=True)
+class Question:
+    """Which module's probe is run, with what, and how long it may be silent."""
 
-    `debug` shows what it prints.
+    module: str
+    arguments: Mapping[str, Any]
+    seconds: float
+
+
+def ask(question: Question, given_up: threading.Event, *, debug: bool = False) -> Answer:
+    """Run a probe and return what it says; when it is silent for too long it is ended, with all that it started.
+
+    So it is when `given_up` is set from another thread. `debug` shows what it prints.
     """
+    imports_from_here = {"", os.getcwd()} & {*sys.path}  # this process does, or not, and so does that one
+    options = [] if imports_from_here else ["-P"]
     process = subprocess.Popen(
-        [sys.executable, "-m", module, json.dumps(arguments)],
+        [sys.executable, *options, "-m", question.module, json.dumps(question.arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=None if debug else subprocess.DEVNULL,
         start_new_session=True,
     )
-    facts: Fact = {}
-    doing, silent = "starting", False
+    facts, doing = dict[str, Any](), "while it started"
     try:
-        for line in _lines(process, seconds):
-            silent = line is None
-            if line is not None:
-                said = json.loads(line)
-                doing = said.pop("doing", doing)
-                facts.update(said)
-        if not silent:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_END_SECONDS)
+        for line in _lines(process, question.seconds, given_up):
+            said = json.loads(line)
+            doing = said.pop("doing", doing)
+            if _END in said:
+                return Answer(facts, said[_END] and f"{said[_END]}, {doing}")
+            facts.update(said)
+    except TimeoutError:
+        return Answer(facts, f"no answer within {question.seconds:.0f} s, {doing}")
     finally:
         _end(process)
-    if silent:
-        return Answer(facts, f"no answer within {seconds:.0f} s, {doing}")
-    failed = facts.pop("failed", None)
-    if failed is not None or not facts.pop("ended", False):
-        return Answer(facts, f"{failed or f'the probe died (exit code {process.returncode})'}, {doing}")
-    return Answer(facts, None)
+    return Answer(facts, f"the process that looked died (exit code {process.returncode}), {doing}")
 
 
-def _lines(process: subprocess.Popen[bytes], seconds: float) -> Iterator[bytes | None]:
-    """What the process says, line by line; None at the end when it fell silent before it closed its output."""
+def _lines(process: subprocess.Popen[bytes], seconds: float, given_up: threading.Event) -> Iterator[bytes]:
+    """What the process says, line by line. Raises TimeoutError when it says nothing for so long."""
     assert process.stdout is not None
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         deadline = time.monotonic() + seconds
-        while selector.select(max(0.0, deadline - time.monotonic())):
+        while time.monotonic() < deadline and not given_up.is_set():
+            if not selector.select(_LOOK_SECONDS):
+                continue
             content = os.read(process.stdout.fileno(), _READ_BYTES)
             if not content:
                 return
             *whole, rest = (rest + content).split(b"\n")
             yield from whole
             deadline = time.monotonic() + seconds
-    yield None
+    raise TimeoutError
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -105,7 +115,7 @@ def serve(probe: Callable[..., Iterator[Fact]]) -> None:
     try:
         for fact in probe(**json.loads(sys.argv[1])):
             say(fact)
-        say({"ended": True})
+        say({_END: None})
     except Exception as error:  # whatever it was, the table has a line for it
-        say({"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"})
+        say({_END: " ".join([f"{type(error).__name__}:", *str(error).split()])})
         raise

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.error import HTTPError
 
 from dynfusion.edges.object_store import ObjectStore
@@ -20,21 +20,11 @@ _TRY_SECONDS, _STALL_SECONDS = 8.0, 3.0
 _PREFIX = ".dynfusion-doctor-"
 
 
-class Place(Protocol):
-    """A folder, near or far. All functions raise OSError or ValueError."""
-
-    def write(self, name: str, content: bytes) -> None: ...
-
-    def read(self, name: str) -> bytes: ...
-
-    def names(self, name: str) -> list[str]:
-        """`name` alone when it is there, else nothing."""
-
-    def delete(self, name: str) -> None: ...
-
-
 class Folder:
-    """A folder of this machine. One that does not exist yet is judged by the nearest above it that does."""
+    """A folder of this machine. One that does not exist yet is judged by the nearest above it that does.
+
+    Functions raise OSError, those of `Bucket` ValueError too; `names` has the file's alone, or nothing.
+    """
 
     def __init__(self, uri: str) -> None:
         self.path = Path(uri.removeprefix("file://")).absolute()
@@ -77,7 +67,7 @@ class Bucket:
         self.store.remove(f"{name}/probe")
 
 
-def place(uri: str) -> Place:
+def place(uri: str) -> Folder | Bucket:
     """What is at this address. Raises ValueError for an address that is none."""
     return Bucket(uri) if is_s3(uri) else Folder(uri)
 
@@ -101,6 +91,8 @@ def probe(uri: str) -> Iterator[dict[str, Any]]:
         yield {"doing": f"while it was to {step} the probe file {name}"}
         problems[step] = problem_of(steps[step])
         yield {"problems": problems, "seconds": time.monotonic() - started}
+    if "still failing" in (problems["write"] or ""):  # it may have been written all the same
+        problem_of(steps["delete"])
     if is_s3(uri) and problems["write"] is None:
         yield {"doing": "while the store was asked for the time"}
         yield {"clock_offset_seconds": _clock_offset(parse_s3(uri))}
@@ -108,7 +100,7 @@ def probe(uri: str) -> Iterator[dict[str, Any]]:
 
 def probe_name() -> str:
     """A name that nothing else has."""
-    return f"{_PREFIX}{uuid.uuid4().hex}"
+    return f"{_PREFIX}{uuid.uuid4().hex[:12]}"
 
 
 def problem_of(step: Callable[[], object]) -> str | None:
@@ -126,10 +118,10 @@ def must_see(uri: str, name: str) -> None:
 
 
 def _planned(steps: Iterable[str], problems: Mapping[str, str | None]) -> Iterator[str]:
-    """The steps that can tell something. A file that could not be written, as far as one knows, is deleted too."""
+    """The steps that can tell something: to who may not write, what else is not allowed."""
     for step in steps:
-        written, denied = problems.get("write") is None, "denied" in (problems.get("write") or "")
-        if written or step == "delete" or (step == "list" and denied):
+        failed = problems.get("write")
+        if failed is None or ("denied" in failed and step != "read"):
             yield step
 
 

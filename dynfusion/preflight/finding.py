@@ -56,10 +56,9 @@ def listed(parts: Sequence[str]) -> str:
     return "; ".join(parts[:_NAMED]) + more
 
 
-def size(number: float) -> str:
+def size(number: int) -> str:
     """`64.0 MiB`, `139.8 GiB`: bytes for a person."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
+    left, units = float(number), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while left >= 1024 and len(units) > 1:
+        left, units = left / 1024, units[1:]
+    return f"{left:.0f} bytes" if units[0] == "bytes" else f"{left:.1f} {units[0]}"
