@@ -15,6 +15,7 @@ from dynfusion.edges.probe_process import serve
 from dynfusion.edges.retry import one_line
 from dynfusion.edges.s3_address import S3Address, is_s3, parse_s3
 from dynfusion.edges.s3_clients import Reach, clients
+from dynfusion.preflight.store_checks import is_nobody
 
 _TRY_SECONDS, _STALL_SECONDS = 8.0, 3.0
 _PREFIX = ".dynfusion-doctor-"
@@ -121,7 +122,7 @@ def _planned(steps: Iterable[str], problems: Mapping[str, str | None]) -> Iterat
     """The steps that can tell something: to who may not write, what else is not allowed."""
     for step in steps:
         failed = problems.get("write")
-        if failed is None or ("denied" in failed and step != "read"):
+        if failed is None or ("denied" in failed and step != "read" and not is_nobody(failed)):
             yield step
 
 

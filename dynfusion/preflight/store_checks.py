@@ -5,7 +5,7 @@ from dynfusion.preflight.observations import Data, Observations, Storage
 
 PERMISSIONS = {"write": "s3:PutObject", "list": "s3:ListBucket", "read": "s3:GetObject", "delete": "s3:DeleteObject"}
 """What each step of the probe file needs."""
-_IDENTITY = (
+_NOBODY = (
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
     "ExpiredToken",
@@ -16,6 +16,11 @@ _IDENTITY = (
     "signature we calculated",
     "Bad Request",
 )
+
+
+def is_nobody(problem: str) -> bool:
+    """Whether a store does not know who asks; no step can do better then."""
+    return any(sign in problem for sign in _NOBODY)
 
 
 def storage(seen: Observations) -> Finding | None:
@@ -46,7 +51,7 @@ def _storage_cure(uri: str, wrong: dict[str, str]) -> str:
     bucket = uri.removeprefix("s3://").partition("/")[0].partition("?")[0]
     if "no bucket" in said:
         return f"make it (`aws s3 mb s3://{bucket}`), or correct its name, region or endpoint (AWS_ENDPOINT_URL_S3)"
-    if any(sign in said for sign in _IDENTITY):
+    if is_nobody(said):
         return (
             "give valid keys: AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine's role; "
             "they belong to this store and are not expired"

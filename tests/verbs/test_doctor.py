@@ -1,11 +1,13 @@
 """`dynfusion doctor` on planted faults: each is real, is found, and its cure is named."""
 
+import importlib.metadata
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -103,13 +105,19 @@ def test_json_has_the_findings_of_the_table_and_the_gravest_state(capsys: pytest
     assert "manifest.json is missing" in table
 
 
-def test_a_token_that_others_can_read(told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    token = tmp_path / "auth_token"
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+def test_a_token_that_others_can_read(told: Told, open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = open_folder / "auth_token"
     token.write_text("a" * 32)
     token.chmod(0o644)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest makes them for their owner alone
-        folder.chmod(0o711)
     failed(told()["token file"], "mode 0644", f"chmod 600 {token}")
     assert told.code == 1
     token.chmod(0o600)
@@ -142,6 +150,32 @@ def test_too_few_open_files() -> None:
     code, found = in_shell("ulimit -n 512")
     failed(found["open files"], "may open 512 files", "ulimit -n 65536")
     assert code == 1
+
+
+DRIVERS = {
+    "two GPUs": """
+        row="NVIDIA H200, 143771, 1, 575.57"
+        case "$*" in *query*) printf "$row\\n$row\\n";; *) echo "CUDA Version: 12.9";; esac
+    """,
+    "no driver": "echo NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.; exit 9",
+}
+
+
+def test_gpus_that_torch_or_the_driver_does_not_serve(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path), os.environ["PATH"]]))
+    for name, script in DRIVERS.items():
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        found = told()
+        if name == "no driver":
+            failed(found["GPUs"], "could not communicate with the NVIDIA driver", "restart the NVIDIA driver")
+        else:
+            assert found["GPUs"]["found"] == "2 x NVIDIA H200, 140.4 GiB each, driver 575.57"
+            if importlib.metadata.version("torch").endswith("+cpu"):
+                failed(found["torch build"], "is a build for CPUs", "CUDA build")
 
 
 @needs_mounts
