@@ -1,14 +1,15 @@
 """An all-reduce among those GPUs of a Ray cluster that nobody uses."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from dynfusion.edges import all_reduce
-from dynfusion.edges.cluster_nodes import NODE_SECONDS, line_of
+from dynfusion.edges.cluster_nodes import line_of
 
-_START_SECONDS = 10.0
+_LIMIT_SECONDS = 35.0
 
 
 class _Rank:
@@ -22,22 +23,25 @@ class _Rank:
         return all_reduce.reduce_ones(rank, world, rendezvous)
 
 
-def sum_over_gpus() -> dict[str, Any]:
-    """The facts of `preflight.observations.Gpus`; busy where no GPU is free."""
+def sum_over_gpus() -> Iterator[dict[str, Any]]:
+    """The facts of `preflight.observations.Gpus` as `gpus`; busy where no GPU is free."""
     count, free = (int(found.get("GPU", 0)) for found in (ray.cluster_resources(), ray.available_resources()))
     if not free:
-        return {"count": count, "busy": count > 0}
+        yield {"gpus": {"count": count, "busy": count > 0}}
+        return
     ranks = [ray.remote(num_cpus=0, num_gpus=1)(_Rank).remote() for _ in range(free)]
     try:
-        rendezvous, nccl = ray.get(ranks[0].rendezvous.remote(), timeout=_START_SECONDS)
+        yield {"doing": "while a process was started on a GPU"}
+        rendezvous, nccl = ray.get(ranks[0].rendezvous.remote(), timeout=_LIMIT_SECONDS)
+        yield {"doing": f"while {free} GPUs were summed over"}
         sums = [rank.reduce.remote(number, free, rendezvous) for number, rank in enumerate(ranks)]
-        right = set(ray.get(sums, timeout=NODE_SECONDS)) == {free}
+        right = set(ray.get(sums, timeout=_LIMIT_SECONDS)) == {free}
+        problem = None if right else f"the sum over {free} GPUs is wrong"
+        yield {"gpus": {"count": count, "nccl": nccl, "summed": free, "problem": problem}}
     except GetTimeoutError:
-        return {"count": count, "problem": f"no sum over {free} GPUs within {NODE_SECONDS:.0f} s"}
+        yield {"gpus": {"count": count, "problem": f"no sum over {free} GPUs within {_LIMIT_SECONDS:.0f} s"}}
     except RayError as error:
-        return {"count": count, "problem": line_of(error)}
+        yield {"gpus": {"count": count, "problem": line_of(error)}}
     finally:
         for rank in ranks:
             ray.kill(rank)
-    found = {"count": count, "nccl": nccl}
-    return {**found, "summed": free} if right else {**found, "problem": f"the sum over {free} GPUs is wrong"}

@@ -95,6 +95,8 @@ def look_at_data(nodes: Sequence[Seen], uri: str) -> None:
 
 def look_at_storage(nodes: Sequence[Seen], uri: str) -> None:
     """Each node's own probe file, and whether it sees the one that this machine leaves there meanwhile."""
+    if storage_probe.problem_of(lambda: storage_probe.place(uri)) is not None:
+        return  # no address: this machine's own look says so
     marker, place = storage_probe.probe_name(), storage_probe.place(uri)
     left = storage_probe.problem_of(lambda: place.write(marker, b"dynfusion doctor"))
 

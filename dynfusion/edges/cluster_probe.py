@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 
 from dynfusion.edges.cluster_gpus import sum_over_gpus
 from dynfusion.edges.cluster_nodes import (
+    NODE_SECONDS,
     Fact,
     Seen,
     all_nodes,
@@ -31,7 +32,7 @@ from dynfusion.edges.cluster_nodes import (
 )
 from dynfusion.edges.machine_probe import no_connection
 from dynfusion.edges.probe_process import serve
-from dynfusion.edges.ray_cluster import state_api_problem
+from dynfusion.edges.ray_cluster import ask_state_api
 from dynfusion.edges.ray_jobs import ClusterError, connect
 
 _DASHBOARD_SECONDS = 10
@@ -57,14 +58,17 @@ def probe(
         yield {"problem": line_of(error)}
         return
     try:
-        yield from _head(context)
+        head = ray.get_runtime_context().gcs_address
+        yield {"looked_inside": True, "outside": not head.startswith(_LOOPBACK)}
+        yield {"doing": "while its dashboard was asked"}
+        yield _dashboard(f"http://{context.dashboard_url}" if context.dashboard_url else None)
         nodes = all_nodes()
-        services = {"GCS": ray.get_runtime_context().gcs_address, "dashboard": context.dashboard_url}
-        yield from _nodes(nodes, services, names, cache)
+        yield from _nodes(nodes, {"GCS": head, "dashboard": context.dashboard_url}, names, cache)
         yield from _stores(nodes, data, storage)
+        yield {"doing": "while its State API was asked"}
+        yield {"state_api_asked": True, "state_api_problem": _state_api()}
         if any(seen.known.get("machine", {}).get("gpus") for seen in nodes):
-            yield {"doing": "while its GPUs were summed over"}
-            yield {"gpus": sum_over_gpus()}
+            yield from sum_over_gpus()
     finally:
         ray.shutdown()
 
@@ -85,20 +89,13 @@ def _join(address: str) -> Any:
     return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
 
 
-def _head(context: Any) -> Iterator[Fact]:
-    """The head's services: dashboard, State API, authentication."""
-    address = ray.get_runtime_context().gcs_address
-    yield {
-        "looked_inside": True,
-        "outside": not address.startswith(_LOOPBACK),
-        "doing": "while its dashboard was asked",
-    }
-    yield _dashboard(f"http://{context.dashboard_url}" if context.dashboard_url else None)
-    yield {"doing": "while its State API was asked"}
+def _state_api() -> str | None:
+    """Why it does not answer a worker, as Ray Train's cleaner is one."""
+    asked = ray.remote(num_cpus=0)(ask_state_api).remote(_DASHBOARD_SECONDS)
     try:
-        yield {"state_api_asked": True, "state_api_problem": state_api_problem(_DASHBOARD_SECONDS)}
+        return ray.get(asked, timeout=_DASHBOARD_SECONDS + NODE_SECONDS)
     except RayError as error:
-        yield {"state_api_asked": True, "state_api_problem": line_of(error)}
+        return line_of(error)
 
 
 def _nodes(

@@ -108,7 +108,8 @@ def node_ports(seen: Observations) -> Finding | None:
     if closed:
         cure = (
             "let firewalls and the security group pass TCP among the nodes: GCS 6379, dashboard 8265, and the ports "
-            "that `ray start --node-manager-port --object-manager-port --min-worker-port --max-worker-port` fix"
+            "that `ray start --node-manager-port --object-manager-port --min-worker-port --max-worker-port` fix; the "
+            "head's dashboard listens to others with --dashboard-host=0.0.0.0"
         )
         return Finding("node ports", "failed", listed(closed), cure)
     return Finding(
@@ -123,7 +124,10 @@ def dashboard(seen: Observations) -> Finding | None:
         return None
     if found.dashboard_problem is None:
         return Finding("dashboard", "ok", f"{found.dashboard} answers")
-    cure = "pip install 'ray[default]' on the head and start it with `ray start --head --include-dashboard=true`"
+    cure = (
+        "pip install 'ray[default]' on the head and start it with `ray start --head --include-dashboard=true "
+        "--dashboard-host=0.0.0.0`"
+    )
     return Finding("dashboard", "failed", found.dashboard_problem, cure)
 
 
