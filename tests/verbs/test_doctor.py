@@ -105,6 +105,18 @@ def test_json_has_the_findings_of_the_table_and_the_gravest_state(capsys: pytest
     assert "manifest.json is missing" in table
 
 
+def test_a_package_of_a_version_that_is_not_allowed(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("s3fs", "aiohttp_cors"):
+        folder = tmp_path / f"{name}-0.0.1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.1\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    failed(told()["packages"], "s3fs is 0.0.1, dynfusion needs >=2024.6", "python -m pip install 's3fs>=2024.6'")
+    assert told.code == 1
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that everybody may enter, as pytest's own are not."""
