@@ -53,7 +53,7 @@ def test_a_sound_cluster_is_ok_in_every_respect_and_nothing_stays_on_it(cluster:
     storage.mkdir()
     code, found = doctor(cluster.environment, "--data", str(data), "--storage", str(storage))
     told = {name: finding["state"] for name, finding in found.items()}
-    machine = {"shared memory", "open files", "disk"}  # as this machine is
+    machine = {"shared memory", "open files", "disk", "token file"}  # as this machine is
     expected = {
         *("Python", "packages", "GPUs", "cluster", "nodes", "versions", "node ports", "dashboard", "State API"),
         *("authentication", "clocks", "storage", "storage on nodes", "data", "blocks", "data on nodes"),
