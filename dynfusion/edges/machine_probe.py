@@ -54,7 +54,7 @@ class Observer:
 
     def facts(self, names: Sequence[str], cache: str | None) -> dict[str, Any]:
         """Those of the machine, of what concerns a node."""
-        found = {"python": platform.python_version(), "packages": versions(names), **memory()}
+        found: dict[str, Any] = {"python": platform.python_version(), "packages": versions(names), **memory()}
         found |= {"code": source_digest(), "torch_cuda": torch_cuda(), "token": token_file(), **gpus()}
         found["files_limit"] = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         found["spaces"] = [space(purpose, folder) for purpose, folder in folders(cache).items()]

@@ -9,6 +9,12 @@ SKEW_SECONDS, FAR_SKEW_SECONDS = 2.0, 60.0
 """A run's lease takes clocks to agree within minutes, S3 refuses signatures of a quarter of an hour ago."""
 
 
+_TOKEN = (
+    "set RAY_AUTH_MODE=token and the cluster's token as RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, or in "
+    "~/.ray/auth_token"
+)
+
+
 def cluster(seen: Observations) -> Finding | None:
     """Whether the cluster can be reached and joined."""
     found = seen.cluster
@@ -18,6 +24,8 @@ def cluster(seen: Observations) -> Finding | None:
         cure = (
             "a node or the head hangs: see `ray status` and /tmp/ray/session_latest/logs there, and the network between"
         )
+        if "joined" in found.unanswered:  # so ends what Ray's own code gives up without an exception, too
+            cure = f"{_TOKEN}; if that is right, {cure}"
         return Finding("cluster", "failed", f"{found.address}: {found.unanswered}", cure)
     if found.problem is not None:
         return Finding("cluster", "failed", f"{found.address}: {found.problem}", _join_cure(found.problem))
@@ -30,10 +38,7 @@ def cluster(seen: Observations) -> Finding | None:
 def _join_cure(problem: str) -> str:
     """What to do about the sentence with which Ray refuses."""
     if "token" in problem.lower() or "authentic" in problem.lower():
-        return (
-            "set RAY_AUTH_MODE=token and the cluster's token as RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH "
-            "names, or in ~/.ray/auth_token"
-        )
+        return _TOKEN
     if "version mismatch" in problem.lower():
         return "install the cluster's versions of Python and Ray here, or use the cluster's image"
     return (
@@ -164,10 +169,10 @@ def authentication(seen: Observations) -> Finding | None:
 
 def clocks(seen: Observations) -> Finding | None:
     """Whether this machine, every node and the store have one time."""
-    skews = {node.name: _beyond(node.offset_seconds, node.error_seconds) for node in seen.nodes}
+    looks = {node.name: _beyond(node.offset_seconds, node.error_seconds) for node in seen.nodes}
     if seen.storage is not None:  # a store tells whole seconds
-        skews[seen.storage.uri.partition("?")[0]] = _beyond(seen.storage.clock_offset_seconds, 1.0)
-    skews = {name: skew for name, skew in skews.items() if skew is not None}
+        looks[seen.storage.uri.partition("?")[0]] = _beyond(seen.storage.clock_offset_seconds, 1.0)
+    skews = {name: skew for name, skew in looks.items() if skew is not None}
     if not skews:
         return None
     states = {name: _skew_state(skew) for name, skew in skews.items()}
