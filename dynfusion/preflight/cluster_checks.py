@@ -10,8 +10,8 @@ SKEW_SECONDS, FAR_SKEW_SECONDS = 2.0, 60.0
 
 
 _TOKEN = (
-    "set RAY_AUTH_MODE=token and the cluster's token as RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, or in "
-    "~/.ray/auth_token"
+    "set RAY_AUTH_MODE=token and the cluster's token as RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, or "
+    "in ~/.ray/auth_token"
 )
 
 
