@@ -38,7 +38,7 @@ app.add_typer(plan_app, name="plan")
 data_app = typer.Typer(help="Get public data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-JOBS = ("train", "tune", "evaluate", "pack", "embed")
+JOBS = ("train", "tune", "evaluate", "pack", "embed", "doctor")
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Settings on top, such as train.epochs=3.")
@@ -336,7 +336,7 @@ def evaluate(
     context_settings={"ignore_unknown_options": True},
 )
 def submit(
-    verb: Annotated[str, typer.Argument(metavar="VERB", help="train, tune, evaluate, pack or embed.")],
+    verb: Annotated[str, typer.Argument(metavar="VERB", help="train, tune, evaluate, pack, embed or doctor.")],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[ARGUMENT]...", help="As on a command line of that verb.")
     ] = None,
@@ -377,6 +377,34 @@ def submit(
     )
     code = _call("submit", verb, [*(arguments or []), *["--debug"] * DEBUG.get()], parsed, options)
     if code:
+        raise typer.Exit(code)
+
+
+@app.command(
+    epilog="Example: dynfusion doctor --cluster HEAD:6379 --data s3://bucket/packed --storage s3://bucket/runs"
+)
+def doctor(
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="ADDRESS",
+            envvar="RAY_ADDRESS",
+            help="HOST:6379 on a machine of a Ray cluster, or http://HOST:8265 from outside.",
+        ),
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="URI", help="A packed data set.")] = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", metavar="URI", help="Folder or s3:// address for runs (cluster.storage).")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Folder for shards (data.cache_dir); its disk is looked at.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Check this machine, a cluster, data and storage before a run, and say what to do; exit 1 when something fails."""
+    subjects = {"cluster": cluster or None, "data": data, "storage": storage, "cache": cache}
+    if code := _call("doctor", **subjects, as_json=json, debug=DEBUG.get()):
         raise typer.Exit(code)
 
 

@@ -20,6 +20,7 @@ VERBS = [
     "tune",
     "tune show",
     "submit",
+    "doctor",
     "evaluate",
     "export",
     "report",

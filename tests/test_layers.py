@@ -16,13 +16,14 @@ BELOW = {
     "store": {"settings"},
     "fusion": {"settings"},
     "page": {"settings"},
+    "preflight": set(),
     "encoders": {"store", "fusion", "settings"},
     "training": {"store", "fusion", "settings"},
     "evaluation": {"page", "store", "fusion", "settings"},
     "run_settings": {"training", "evaluation", "encoders", "page", "store", "fusion", "settings"},
 }
 BELOW["tuning"] = {*BELOW["run_settings"], "run_settings"}
-BELOW["edges"] = {*BELOW["tuning"], "tuning"}
+BELOW["edges"] = {*BELOW["tuning"], "tuning", "preflight"}
 BELOW["verbs"] = {*BELOW["edges"], "edges"}
 BELOW["cli"] = set()
 BELOW["__init__"] = set()
@@ -30,6 +31,7 @@ BELOW["__main__"] = {"cli"}
 
 FOREIGN = {
     "page": {"ray", "deepspeed", "torch", "sklearn", "s3fs", "rdkit", "rich", "typer"},
+    "preflight": {"ray", "deepspeed", "torch", "numpy", "pyarrow", "sklearn", "s3fs", "rdkit", "rich", "typer"},
     "tuning": {"ray", "deepspeed", "torch", "s3fs", "rdkit", "typer"},
     "store": {"ray", "deepspeed", "sklearn", "scipy", "s3fs", "rdkit", "rich", "typer"},
     "fusion": {"ray", "deepspeed", "sklearn", "scipy", "s3fs", "rdkit", "rich", "typer", "pyarrow"},

@@ -9,12 +9,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dynfusion.edges.object_store import ObjectStore
+from dynfusion.edges.object_store import ObjectStore, locate
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.edges.s3_files import reaching
 from dynfusion.store import dataset as local
@@ -201,13 +200,6 @@ def _manifest_in(store: ObjectStore, name: str = MANIFEST_NAME) -> Manifest | No
         return parse_manifest(store.read(name), f"{store.address}/{name}")
     except FileNotFoundError:
         return None
-
-
-def locate(uri: str) -> tuple[ObjectStore, str]:
-    """The folder in a bucket, and the name of the manifest in it."""
-    address = parse_s3(uri)
-    folder, name = split_address(str(address))
-    return ObjectStore(replace(address, key=parse_s3(folder).key)), name
 
 
 def _problem(store: ObjectStore, manifest: Manifest, file: FileSpec) -> str | None:

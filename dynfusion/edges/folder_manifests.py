@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dynfusion.edges.datasets import locate
+from dynfusion.edges.object_store import locate
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.store.manifest import Manifest, local_folder, parse_manifest, split_address
 

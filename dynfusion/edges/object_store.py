@@ -7,14 +7,15 @@ serves small files, listings and uploads.
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from dynfusion.edges.retry import FAILURES, TooShortError, is_answer, retrying
-from dynfusion.edges.s3_address import S3Address
+from dynfusion.edges.s3_address import S3Address, parse_s3
 from dynfusion.edges.s3_clients import STALL_SECONDS, Reach, clients
+from dynfusion.store.manifest import split_address
 
 Library = Literal["pyarrow", "s3fs"]
 Result = TypeVar("Result")
@@ -139,6 +140,13 @@ class ObjectStore:
             if "bucket does not exist" in str(error):
                 raise ValueError(f"{where}: there is no bucket {where.bucket}, make it or correct the name") from None
             raise
+
+
+def locate(uri: str) -> tuple[ObjectStore, str]:
+    """The folder in a bucket, and the name of the manifest in it, of a data set's address."""
+    address = parse_s3(uri)
+    folder, name = split_address(str(address))
+    return ObjectStore(replace(address, key=parse_s3(folder).key)), name
 
 
 def _unreached(where: S3Address) -> str:

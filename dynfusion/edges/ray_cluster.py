@@ -118,7 +118,7 @@ def require_state_api() -> None:
     It is a part of the dashboard, and Ray Train's own cleaner asks it whether a run's controller still lives: without
     it the placement group of a run whose processes were killed stays, and the next one waits for its CPUs for ever.
     """
-    why = ray.get(ray.remote(num_cpus=0)(_ask_state_api).remote())  # where the cleaner asks, from a worker
+    why = ray.get(ray.remote(num_cpus=0)(ask_state_api).remote(_STATE_SECONDS))  # where the cleaner asks, from a worker
     if why is not None:
         raise ValueError(
             "cluster: Ray's State API does not answer, without which the CPUs of a killed trial are lost to the sweep; "
@@ -126,9 +126,10 @@ def require_state_api() -> None:
         )
 
 
-def _ask_state_api() -> str | None:
+def ask_state_api(seconds: int) -> str | None:
+    """Why the State API does not answer this process within so many seconds, None when it does."""
     try:
-        list_nodes(limit=1, timeout=_STATE_SECONDS)
+        list_nodes(limit=1, timeout=seconds)
     except (RayStateApiException, ConnectionError, RuntimeError, ValueError) as error:
         return str(error).splitlines()[0]
     return None

@@ -101,6 +101,8 @@ def _run_name(verb: str, parsed: Mapping[str, Any], folder: Path) -> str:
         return str(names[-1]) if names else Path(parsed["run"]).stem
     if verb == "tune":
         return str(parsed["name"] or Path(parsed["space"]).stem)
+    if verb == "doctor":
+        return "cluster"
     return str(parsed.get("out") or parsed.get("extend")).rstrip("/").rsplit("/", 1)[-1]
 
 
