@@ -1,4 +1,4 @@
-"""A Ray cluster of separate nodes on this machine, each started by process, as `cluster/local.sh` starts one.
+"""A Ray cluster of separate nodes on this machine, started and ended as an operator does it: `ray start` by process.
 
 Each node has its own raylet, agents and object store. They share one address of the machine, so Ray's local ranks
 treat them as one host. Nothing leaks into this process: the cluster has a token and folders of its own.
@@ -22,7 +22,6 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[1]
-LOCAL = ROOT / "cluster" / "local.sh"
 START_SECONDS = 90.0
 END_SECONDS = 20.0
 
@@ -71,7 +70,7 @@ class TwoNodes:
         """One more node, such as a replacement of a lost one; returns once the cluster counts it."""
         alive = self.alive()
         log = self.folder / f"node-{2 + len(self.extra)}.log"
-        self.extra.append(_start(self.environment, log, "--address", self.address, f"--num-cpus={num_cpus}", *options))
+        self.extra.append(_start(self.environment, log, "--address", self.address, *_node(num_cpus), *options))
         self.wait(alive + 1)
         return self.extra[-1]
 
@@ -110,7 +109,7 @@ def two_node_cluster(
     head_options: tuple[str, ...] = (),
     second_options: tuple[str, ...] = (),
 ) -> Iterator[TwoNodes]:
-    """A head and a second node with the dashboard and token authentication, on free ports.
+    """A head and a second node with the dashboard and token authentication, on free ports of the loopback address.
 
     `env` is added to the nodes' environment and thereby to that of every worker; `RAY_*` names of this process are not
     passed on. The nodes are ended by their process ids, whatever happened to them in between.
@@ -127,13 +126,13 @@ def two_node_cluster(
     )
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        first = _start(environment, folder / "node-0.log", *head, f"--num-cpus={head_cpus}", *head_options)
+        first = _start(environment, folder / "node-0.log", *head, *_node(head_cpus), *head_options)
         stack.callback(_end, first)
         client = {**environment, "RAY_ADDRESS": address}
         cluster = TwoNodes(address, dashboard, token, client, folder, first, first)
         cluster.wait(1)
         cluster.second = _start(
-            environment, folder / "node-1.log", "--address", address, f"--num-cpus={second_cpus}", *second_options
+            environment, folder / "node-1.log", "--address", address, *_node(second_cpus), *second_options
         )
         stack.callback(lambda: _end(first, cluster.second, *cluster.extra))
         cluster.wait(2)
@@ -164,10 +163,19 @@ def _environment(token: str, env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def _node(num_cpus: int) -> tuple[str, ...]:
+    agent, metrics = free_ports(2)
+    return (
+        *("--block", "--node-ip-address=127.0.0.1", f"--num-cpus={num_cpus}", "--num-gpus=0"),
+        *("--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0"),
+        *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", "--disable-usage-stats"),
+    )
+
+
 def _start(environment: Mapping[str, str], log: Path, *options: str) -> Node:
     with log.open("wb") as file:
         process = subprocess.Popen(
-            ["bash", str(LOCAL), "node", *options],
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *options],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=file,
