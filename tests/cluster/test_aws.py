@@ -138,7 +138,7 @@ def test_a_value_of_another_kind_is_refused_at_every_depth(path: tuple[str | int
         (("available_node_types", "gpu", "min_workers"), 9),
         (("head_node_type",), "heads"),
         (("worker_start_ray_commands", 1), "ray start --adress=$RAY_HEAD_IP:6379"),
-        (("setup_commands", 0), "chmod 600 ~/.ray/auth_token &&"),
+        (("setup_commands", 0), "chmod 600 '~/.ray/auth_token"),
         (("file_mounts", "~/source/constraints.txt"), "constraint.txt"),
     ],
     ids=str,
