@@ -41,6 +41,8 @@ def _join_cure(problem: str) -> str:
         return _TOKEN
     if "version mismatch" in problem.lower():
         return "install the cluster's versions of Python and Ray here, or use the cluster's image"
+    if "failed to connect to ray cluster" in problem.lower():  # the port answers: so Ray says it of a wrong token, too
+        return f"{_TOKEN}; if that is right, is this the port of a Ray head of the same version (`ray status` there)?"
     return (
         "on the head: `ray status`; from here: is the address right (--cluster HOST:6379 on a machine of the cluster, "
         "http://HOST:8265 from outside), and do firewalls and the security group let the port through?"
