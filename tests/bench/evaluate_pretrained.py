@@ -2,8 +2,8 @@
 
     python -m tests.bench.evaluate_pretrained POOL STORAGE TASK=PACKED[,TASK=PACKED] [NAME=VALUE ...]
 
-Trains jobs/runs/pretrained.toml on the packed POOL with three seeds, and once without each loss term and without the
-masking ramp, by `dynfusion train`; then `dynfusion evaluate` writes STORAGE/standard/report.md and its siblings. What
+Trains jobs/runs/pretrained.toml on the packed POOL with three seeds, once without each loss term and once with a masking
+ramp, by `dynfusion train`; then `dynfusion evaluate` writes STORAGE/standard/report.md and its siblings. What
 is finished in STORAGE stays, so that the same command continues. `NAME=VALUE` are settings of every training.
 """
 
@@ -15,13 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 RUN = "jobs/runs/pretrained.toml"
 SEEDS = (0, 1, 2)
-REMOVED = {
+ABLATIONS = {
     "no-alignment": "loss.alignment=0",
     "no-diversity": "loss.diversity=0",
     "no-entropy": "loss.entropy=0",
     "no-sparsity": "loss.sparsity=0",
     "no-reconstruction": "loss.reconstruction=0",
-    "no-ramp": "masking.schedule=constant",
+    "ramp": "masking.schedule=linear",
 }
 
 
@@ -29,10 +29,10 @@ def main(pool: str, storage: str, tasks: str, *overrides: str) -> None:
     """Raises CalledProcessError when a command fails."""
     for seed in SEEDS:
         train(pool, storage, f"seed-{seed}", f"train.seed={seed}", *overrides)
-    for name, change in REMOVED.items():
+    for name, change in ABLATIONS.items():
         train(pool, storage, name, change, *overrides)
     models = ",".join(f"{storage}/seed-{seed}/model" for seed in SEEDS)
-    ablations = [part for name in REMOVED for part in ("--ablation", f"{name}={storage}/{name}/model")]
+    ablations = [part for name in ABLATIONS for part in ("--ablation", f"{name}={storage}/{name}/model")]
     run("evaluate", "--model", f"pretrained={models}", *ablations, "--tasks", tasks, "--out", f"{storage}/standard")
 
 
