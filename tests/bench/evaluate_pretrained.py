@@ -2,8 +2,8 @@
 
     python -m tests.bench.evaluate_pretrained POOL STORAGE TASK=PACKED[,TASK=PACKED] [NAME=VALUE ...]
 
-Trains jobs/runs/pretrained.toml on the packed POOL with three seeds, once without each loss term and once with a masking
-ramp, by `dynfusion train`; then `dynfusion evaluate` writes STORAGE/standard/report.md and its siblings. What
+Trains jobs/runs/pretrained.toml on the packed POOL with three seeds, once without each loss term and once with a
+masking ramp, by `dynfusion train`; then `dynfusion evaluate` writes STORAGE/standard/report.md and its siblings. What
 is finished in STORAGE stays, so that the same command continues. `NAME=VALUE` are settings of every training.
 """
 
