@@ -125,18 +125,17 @@ def lines(found: Forecast, name: str) -> list[str]:
     unit = "CPU worker" if found.machine == "cpu" else "GPU"
     kind = "CPU workers" if found.machine == "cpu" else found.machine
     nodes = f"{found.nodes} node{'s' if found.nodes > 1 else ''}"
-    seconds = found.hours * 3600
     ceilings = ", ".join(f"{part} {rate:,.0f}" for part, rate in sorted(found.ceilings.items(), key=lambda one: one[1]))
     parts = ", ".join(f"{part} {_bytes(size)}" for part, size in found.memory_bytes.items())
     room = "" if found.fits else "; this does not fit"
     return [
         f"{name} on {found.workers} {kind} ({nodes}): {found.rows_per_second:,.0f} rows/s expected, "
-        f"{duration(seconds)} ({found.hours:.3g} h)",
+        f"about {duration(found.hours * 3600)}",
         f"steps    {found.steps:,} of {found.global_batch_rows:,} rows, {found.steps_per_epoch:,} an epoch, which "
         f"leaves out {found.skipped_rows:,} rows; {found.worker_rows:,} rows a worker; {_milliseconds(found)} each",
         f"binds    {found.binds}; ceilings in rows/s: {ceilings}",
-        f"a row    {found.flops_per_row / 1e6:.3g} MFLOP forward and backward, {found.bytes_per_row:,.0f} bytes in the shards; "
-        f"{found.parameters:,} parameters",
+        f"a row    {found.flops_per_row / 1e6:.3g} MFLOP forward and backward, {found.bytes_per_row:,.0f} bytes in the "
+        f"shards; {found.parameters:,} parameters",
         f"memory   {_bytes(found.memory_total_bytes)} a {unit} of {_bytes(found.memory_limit_bytes)}: {parts}{room}",
         f"store    {_store(found)}",
         *(f"basis    {sentence}" for sentence in found.basis),

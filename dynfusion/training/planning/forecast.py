@@ -147,8 +147,7 @@ def exchange_seconds(job: Job, engine: EngineSettings, machine: Machine) -> floa
 def _engine_seconds(job: Job, engine: EngineSettings) -> float:
     if engine.kind == "torch":
         return 0.0
-    number = sum(len(parameter_sizes(width, job.shape.model)) for width in job.shape.dims)
-    return ZERO_SECONDS[engine.zero_stage] * number
+    return ZERO_SECONDS[engine.zero_stage] * len(parameter_sizes(job.shape.dims, job.shape.model))
 
 
 def _store_seconds(job: Job, epoch_bytes: float, machine: Machine) -> float:

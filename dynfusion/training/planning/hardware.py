@@ -24,10 +24,10 @@ GPUS_PER_NODE = 8
 ACHIEVED_COMPUTE = 0.35
 ACHIEVED_MEMORY = 0.7
 ACHIEVED_LINK = 0.7
-GPU_PROCESS_BYTES = 1_000_000_000
+GPU_PROCESS_BYTES = 1e9
 """What CUDA, its libraries and NCCL take of a GPU's memory. Assumed."""
 
-CPU_PROCESS_BYTES = 900_000_000
+CPU_PROCESS_BYTES = 900e6
 """Resident memory of a Ray Train worker with torch and DeepSpeed before its first step; measured."""
 CPU_EXCHANGE_BYTES = 1.0e9
 """Bytes a second that gloo sends from one process to another of the same machine."""
@@ -139,7 +139,7 @@ def cpu_machine(calibration: Calibration, *, workers: int, threads: int) -> Mach
         exchange_rate=CPU_EXCHANGE_BYTES,
         exchange_seconds=CPU_EXCHANGE_SECONDS,
         store_rate=connections * STORE_CONNECTION_BYTES,
-        memory_bytes=calibration.memory_bytes,
+        memory_bytes=float(calibration.memory_bytes),
         process_bytes=CPU_PROCESS_BYTES,
         basis=(*_measured(calibration, threads, crowd), _ASSUMED_OF_CPUS.format(connections * 0.1)),
     )

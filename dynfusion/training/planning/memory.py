@@ -72,7 +72,7 @@ def _exchange(whole: float, engine: EngineSettings, workers: int, *, on_gpu: boo
 
 
 def _persistent_bytes(job: Job) -> float:
-    sizes = [size for width in job.shape.dims for size in parameter_sizes(width, job.shape.model)]
+    sizes = parameter_sizes(job.shape.dims, job.shape.model)
     return 4.0 * sum(size for size in sizes if size < PERSISTENT_NUMBERS)
 
 

@@ -39,7 +39,7 @@ def sizes(shape: Shape) -> tuple[float, ...]:
     """What the fields of Coefficients are multiplied by, in their order."""
     model, rows, number = shape.model, shape.rows, shape.modalities
     cells, pairs = rows * number, rows * number * (number - 1) / 2
-    return (
+    counted = (
         rows * sum(shape.dims),
         rows * sum(share * width for share, width in zip(shape.decoded, shape.dims, strict=True)),
         cells * model.dim,
@@ -49,19 +49,20 @@ def sizes(shape: Shape) -> tuple[float, ...]:
         cells,
         parameters(shape.dims, model),
     )
+    return tuple(map(float, counted))
 
 
 @dataclass(frozen=True)
 class Calls:
     """How many operations are dispatched for a micro-batch: so many in any case, for each modality, for each pair."""
 
-    always: float
-    modality: float
-    pair: float
+    always: int
+    modality: int
+    pair: int
 
-    def of(self, shape: Shape) -> float:
+    def of(self, shape: Shape) -> int:
         number = shape.modalities
-        return self.always + self.modality * number + self.pair * number * (number - 1) / 2
+        return self.always + self.modality * number + self.pair * number * (number - 1) // 2
 
 
 PASSES = {
@@ -99,6 +100,6 @@ def held_bytes(shape: Shape) -> float:
     return HELD[shape.loss.preset, shape.precision].of(shape)
 
 
-def calls(shape: Shape) -> float:
+def calls(shape: Shape) -> int:
     """Operations that the host dispatches for one micro-batch."""
     return CALLS[shape.loss.preset, shape.precision].of(shape)

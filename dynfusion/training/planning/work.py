@@ -51,11 +51,16 @@ class Product:
 
 def parameters(dims: Sequence[int], model: ModelSettings) -> int:
     """Trained numbers of the model, the contrast's temperature among them."""
-    return 1 + sum(sizes for width in dims for sizes in parameter_sizes(width, model))
+    return sum(parameter_sizes(dims, model))
 
 
-def parameter_sizes(width: int, model: ModelSettings) -> tuple[int, ...]:
-    """How many numbers each parameter of one modality's gate, projection, score and decoder has."""
+def parameter_sizes(dims: Sequence[int], model: ModelSettings) -> list[int]:
+    """How many numbers each parameter has."""
+    return [1, *(size for width in dims for size in _sizes_of_one(width, model))]
+
+
+def _sizes_of_one(width: int, model: ModelSettings) -> tuple[int, ...]:
+    """Of one modality's gate, projection, score and decoder."""
     dim, gate, score, hidden = model.dim, model.gate_hidden, model.score_hidden, model.decoder_hidden
     gates = (width * gate, gate, gate * width, width)
     scores = (dim * score, score, score, 1)
