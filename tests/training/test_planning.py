@@ -141,10 +141,12 @@ def test_more_rows_and_wider_models_take_more_memory(dataset: Dataset, calibrati
 
 def test_rows_stay_on_a_gpu_that_has_room_for_them(dataset: Dataset) -> None:
     job, machine = make_job(dataset, on_gpu=True), gpu_machine("l4", threads=2)
-    assert keeps_all(job, "auto", machine)
-    assert not keeps_all(job, "never", machine)
+    near = reading(job, CacheSettings())
+    assert keeps_all(job, "auto", machine, near)
+    assert not keeps_all(job, "never", machine, near)
+    assert not keeps_all(far(job), "auto", machine, reading(far(job), CacheSettings()))
     large = replace(job, stored=(replace(job.stored[0], num_blocks=10**7, block_bytes=1400),))
-    assert not keeps_all(large, "auto", machine)
+    assert not keeps_all(large, "auto", machine, near)
     held = memory(large, EngineSettings(), "auto", machine, reading(large, CacheSettings()))
     assert held["resident data"] == 2 * large.stored[0].slab_blocks * 1400
 

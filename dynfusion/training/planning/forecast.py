@@ -74,7 +74,7 @@ class Forecast:
 def forecast(job: Job, run: RunParts, machine: Machine) -> Forecast:
     """The forecast of a job on workers of this machine."""
     read, resident = reading(job, run.data), run.data.feed.resident
-    parts = step_parts(job, run.engine, machine, feeds=not keeps_all(job, resident, machine))
+    parts = step_parts(job, run.engine, machine, feeds=not keeps_all(job, resident, machine, read))
     step = step_seconds(parts, machine)
     first, later = (_store_seconds(job, size, machine) for size in (read.first_epoch_bytes, read.later_epoch_bytes))
     seconds = job.steps_per_epoch * (max(step, first) + (job.epochs - 1) * max(step, later))

@@ -35,7 +35,7 @@ def memory(job: Job, engine: EngineSettings, resident: str, machine: Machine, re
         "batch buffers": float(job.buffers * job.worker_rows * job.row_bytes),
     }
     if machine.on_gpu:
-        parts["resident data"] = _on_gpu(job, resident, machine)
+        parts["resident data"] = _on_gpu(job, resident, machine, read)
     else:
         if resident == "always":
             parts["resident data"] = float(sum(stored.blocks_bytes for stored in job.stored))
@@ -76,16 +76,16 @@ def _persistent_bytes(job: Job) -> float:
     return 4.0 * sum(size for size in sizes if size < PERSISTENT_NUMBERS)
 
 
-def _on_gpu(job: Job, resident: str, machine: Machine) -> float:
+def _on_gpu(job: Job, resident: str, machine: Machine, read: Reading) -> float:
     """All rows where they are kept on the GPU, else two slabs."""
-    if keeps_all(job, resident, machine):
+    if keeps_all(job, resident, machine, read):
         return float(sum(stored.blocks_bytes for stored in job.stored))
     return float(sum(2 * stored.slab_blocks * stored.block_bytes for stored in job.stored))
 
 
-def keeps_all(job: Job, resident: str, machine: Machine) -> bool:
-    """Whether every row stays on the GPU after it has come once."""
-    if not machine.on_gpu or resident == "never":
+def keeps_all(job: Job, resident: str, machine: Machine, read: Reading) -> bool:
+    """Whether every row stays on the GPU after it has come once; blocks that are streamed do not."""
+    if not machine.on_gpu or resident == "never" or read.streaming_bytes:
         return False
     needed = sum(stored.blocks_bytes for stored in job.stored)
     return resident == "always" or needed <= RESIDENT_SHARE * (machine.memory_bytes - machine.process_bytes)
