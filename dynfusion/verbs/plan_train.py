@@ -159,7 +159,7 @@ def _store(found: Forecast) -> str:
     return f"{total}; {needed}, {have}: {streamed}"
 
 
-def _bytes(size: float) -> str:
+def _bytes(size: int | float) -> str:
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if size >= scale:
             return f"{size / scale:.3g} {unit}"

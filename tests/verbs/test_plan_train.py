@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from dynfusion.cli import main
+from dynfusion.edges.datasets import upload
 from dynfusion.training.planning.calibration import Calibration, ProductRate, read_calibration, write_calibration
 from tests.datasets import packed
+from tests.s3 import make_bucket
 
 
 @pytest.fixture
@@ -74,6 +76,23 @@ def test_cpus_are_the_default_and_a_kept_calibration_stands_for_another_machine(
     assert (four["workers"], four["nodes"]) == (4, 2)  # the calibrated machine has two cores
     assert four["ceilings"]["compute"] == pytest.approx(2 * own["ceilings"]["compute"], rel=0.02)
     assert "by hand, 2 cores" in told([str(run), *kept], capsys)
+
+
+def test_a_store_is_read_once_through_a_cache_and_every_epoch_without(
+    run: Path, tmp_path: Path, s3: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_bucket(s3, "planned")
+    address = f"s3://planned/packed?endpoint_override={s3}"
+    manifest = upload(tmp_path / "packed", address)
+    shards = sum(shard.bytes for shard in manifest.shards)
+    words = [str(run), f"data.uri={address}", "--gpus", "2", "--gpu", "l4", "--nodes", "2", "--json"]
+    cached = json.loads(told([*words, f"data.cache_dir={tmp_path}/cache"], capsys))
+    assert cached["read_bytes"] == 2 * shards
+    assert cached["reading"]["cache_needed_bytes"] == sum(file.bytes for file in manifest.files)
+    assert not (tmp_path / "cache").exists()
+    streamed = json.loads(told(words, capsys))
+    assert streamed["read_bytes"] == pytest.approx(3 * manifest.layout.num_blocks * manifest.geometry.block_bytes)
+    assert "there is no data.cache_dir: blocks are streamed through" in told(words[:-1], capsys)
 
 
 def test_a_calibration_that_is_not_there_is_made(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.masking import MaskingSettings
 from dynfusion.fusion.model import ModelSettings
 from dynfusion.store.batch_buffers import buffer_bytes
+from dynfusion.store.dataset import Dataset
 from dynfusion.store.device_gather import blocks_of_a_slab
 from dynfusion.store.feed import num_buffers
 from dynfusion.store.foresight import least_blocks
@@ -141,16 +142,15 @@ def job_of(run: RunParts, sources: Sources, place: Place) -> Job:
         epochs=run.train.epochs,
         skipped_rows=sum(order.skipped_rows for order in mixture.orders),
         buffers=len(mixture.orders) * num_buffers(rows, dims, feed),
-        stored=tuple(
-            _stored(dataset.uri, dataset.manifest, order, mine, share) for dataset, order, mine, share in parts
-        ),
+        stored=tuple(_stored(dataset, order, mine, share) for dataset, order, mine, share in parts),
         start_rows=min(START_ROWS, sources.rows) if run.train.start == "principal" else 0,
     )
 
 
-def _stored(uri: object, manifest: Manifest, order: Order, lanes: range, steps: int) -> Stored:
+def _stored(dataset: Dataset, order: Order, lanes: range, steps: int) -> Stored:
+    manifest = dataset.manifest
     return Stored(
-        far=str(uri).startswith("s3://"),
+        far=dataset.remote is not None,
         rows=manifest.rows,
         files_bytes=sum(file.bytes for file in manifest.files),
         shards_bytes=sum(shard.bytes for shard in manifest.shards),
