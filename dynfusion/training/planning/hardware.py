@@ -28,11 +28,11 @@ GPU_PROCESS_BYTES = 1e9
 """What CUDA, its libraries and NCCL take of a GPU's memory. Assumed."""
 
 CPU_PROCESS_BYTES = 900e6
-"""Resident memory of a Ray Train worker with torch and DeepSpeed before its first step; measured."""
+"""Resident memory of a Ray Train worker with torch and DeepSpeed before its first step. Assumed."""
 CPU_EXCHANGE_BYTES = 1.0e9
-"""Bytes a second that gloo sends from one process to another of the same machine."""
+"""Bytes a second that gloo sends from one process to another of the same machine. Assumed."""
 CPU_EXCHANGE_SECONDS = 5e-4
-"""The least that a sum over processes takes there."""
+"""The least that a sum over processes takes there. Assumed."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def cpu_machine(calibration: Calibration, *, workers: int, threads: int) -> Mach
 
 
 _ASSUMED_OF_CPUS = (
-    f"assumed: {CPU_EXCHANGE_BYTES / 1e9:.1f} GB/s between processes of a machine, "
+    f"assumed: {CPU_PROCESS_BYTES / 1e6:.0f} MB for a worker's process, {CPU_EXCHANGE_BYTES / 1e9:.1f} GB/s between processes of a machine, "
     f"{NODE_NETWORK_BYTES / 1e9:.1f} GB/s between machines, {{:.1f}} GB/s from the store to one"
 )
 
