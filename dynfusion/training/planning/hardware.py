@@ -146,7 +146,8 @@ def cpu_machine(calibration: Calibration, *, workers: int, threads: int) -> Mach
 
 
 _ASSUMED_OF_CPUS = (
-    f"assumed: {CPU_PROCESS_BYTES / 1e6:.0f} MB for a worker's process, {CPU_EXCHANGE_BYTES / 1e9:.1f} GB/s between processes of a machine, "
+    f"assumed: {CPU_PROCESS_BYTES / 1e6:.0f} MB for a worker's process, "
+    f"{CPU_EXCHANGE_BYTES / 1e9:.1f} GB/s between processes of a machine, "
     f"{NODE_NETWORK_BYTES / 1e9:.1f} GB/s between machines, {{:.1f}} GB/s from the store to one"
 )
 

@@ -71,8 +71,9 @@ PASSES = {
     ("paper", "fp32"): Coefficients(267.1, 123.6, 469.3, 0.0, 0.0, 35.4, 3221.7, 46.3),
     ("paper", "bf16"): Coefficients(270.5, 95.6, 395.2, 0.0, 0.0, 33.3, 1806.9, 60.2),
 }
-"""Bytes that operations other than products read and write, by preset and precision; the optimizer's among them. All but
-the first line were fitted before the recorder counted what the optimizer writes: 16 bytes a parameter were added."""
+"""Bytes that operations other than products read and write, by preset and precision; the optimizer's among them. All
+but the first line were fitted before the recorder counted what the optimizer writes: 16 bytes a parameter were
+added."""
 
 HELD = {
     ("robust", "fp32"): Coefficients(4.67, 14.56, 31.83, 7.03, 1.493, 0.0, 155.0, 1.469),
