@@ -35,8 +35,23 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"run file {path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"run file {path}: not readable as TOML, it is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, too
         raise ValueError(f"run file {path}: not readable as TOML, {error}") from None
+
+
+def parse_json(content: bytes, where: str, what: str = "readable as JSON") -> Any:
+    """What these bytes of a JSON file say; `where` opens the sentence, `what` is what they are not.
+
+    Raises ValueError for bytes that are not UTF-8 or not JSON, nested too deeply, or name something twice.
+    """
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_named_once)
+    except RecursionError:
+        raise ValueError(f"{where}: not {what}, it is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, too
+        raise ValueError(f"{where}: not {what}, {error}") from None
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
@@ -115,8 +130,18 @@ def nearest(name: str, known: list[str]) -> str:
 def _literal(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object: of a name that stands twice, two readers may see different values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} stands twice in one object")
+    return found
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

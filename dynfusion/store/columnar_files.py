@@ -68,7 +68,7 @@ def open_columnar(
         )
         for piece in pieces
     )
-    encoder = (schema.metadata or {}).get(b"encoder", b"").decode()
+    encoder = " ".join((schema.metadata or {}).get(b"encoder", b"").decode("utf-8", "replace").split())
     return OpenedFile(
         uri, uri, shape.dim, encoder, texts, opened, features=shape.columns if shape.kind == "columns" else ()
     )
@@ -114,7 +114,7 @@ def _find_vectors(where: str, schema: pa.Schema, binary_dtype: str) -> Shape:
     if len(whole) == 1:
         field = whole[0]
         if pa.types.is_fixed_size_binary(field.type):
-            dtype = (field.metadata or {}).get(b"dtype", binary_dtype.encode()).decode()
+            dtype = (field.metadata or {}).get(b"dtype", binary_dtype.encode()).decode("utf-8", "replace")
             dim, rest = divmod(field.type.byte_width, binary_width(dtype))
             if rest:
                 raise ValueError(f"{where}, column {field.name}, holds {field.type}, no whole number of {dtype}")
