@@ -9,6 +9,7 @@ encoder.txt     one line: the encoder's name, parameters and library versions
 """
 
 import shutil
+import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ def read_lines(path: Path) -> tuple[str, ...]:
     """The entries that `write_lines` wrote. Raises ValueError when the file is missing."""
     try:
         return tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text, byte {error.start} is wrong") from None
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, expected a folder as `dynfusion embed` writes it") from None
 
@@ -77,5 +80,6 @@ def _read_array(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, expected a folder as `dynfusion embed` writes it") from None
-    except (EOFError, ValueError) as error:
-        raise ValueError(f"{path}: not readable as a NumPy array, {error}") from None
+    except (EOFError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: not readable as a NumPy array, {reason}") from None

@@ -28,6 +28,10 @@ Value = bool | int | float | str
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Kind = Literal["uniform", "loguniform", "randint", "choice"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Of a trial: also of its files and of its run's folder."""
+RunPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
+"""A folder below the sweep's; no record leads out of that."""
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 """`stopped`: by the scheduler, before its end; `failed`: of itself."""
 
@@ -88,7 +92,7 @@ class Trial:
     """One sample of the space and how far its run came."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    id: str
+    id: Name
     state: State
     reason: str | None
     settings: dict[str, Any]
@@ -103,7 +107,7 @@ class Trial:
     """Of training."""
     overhead_seconds: Seconds
     attempts: Count
-    run: str
+    run: RunPath
     """Folder of the ordinary run."""
 
 
@@ -130,7 +134,7 @@ class SeedRun:
     objectives: dict[str, float]
     test: dict[str, float] | None
     """Score on the test split by task, of the winner and the default alone."""
-    run: str
+    run: RunPath
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class Final:
     """Settings that were run again with fresh seeds."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    label: str
+    label: Name
     """A trial's id, or `default`."""
     settings: dict[str, Any]
     seeds: tuple[SeedRun, ...]
