@@ -54,6 +54,9 @@ def read_folder(folder: Path) -> EmbeddingFolder:
     encoder = read_lines(folder / "encoder.txt")
     values, row_reasons = (_read_array(folder / f"{name}.npy") for name in ("embeddings", "reasons"))
     columns = {"smiles.txt": smiles, "groups.txt": groups, "embeddings.npy": values, "reasons.npy": row_reasons}
+    for name, array, axes in (("embeddings.npy", values, 2), ("reasons.npy", row_reasons, 1)):
+        if array.ndim != axes:
+            raise ValueError(f"{folder / name}: an array of shape {array.shape}, allowed is one of {axes} axes")
     for name, column in columns.items():
         if len(column) != len(ids):
             raise ValueError(f"{folder / name}: {len(column)} rows, but ids.txt in the same folder has {len(ids)}")

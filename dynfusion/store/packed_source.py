@@ -101,9 +101,11 @@ def sidecar_batches(folder: str, file: FileSpec, files: Files) -> Iterator[pa.Re
 
 def _reader(where: str, file: BinaryIO) -> Any:
     try:
-        return pa.ipc.open_file(file)
-    except pa.ArrowException as error:
+        reader = pa.ipc.open_file(file)
+        _ = reader.schema.names  # here a name that is not UTF-8 is an error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{where}: not readable as Arrow IPC, {first_line(error)}") from None
+    return reader
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def _read(path: Path, file: FileSpec, manifest: Manifest, checked: set[str]) -> 
             [checked_batch(where, batch) if new else batch for batch in batches], reader.schema
         )
         checked.add(file.path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(
             f"{where}: missing or not readable as Arrow IPC, {str(error).partition(chr(10))[0]}"
         ) from error

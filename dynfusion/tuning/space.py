@@ -155,14 +155,23 @@ def _distribution(where: str, given: Any) -> Distribution:
     if len(kinds) != 1:
         raise ValueError(f"space {where}: found {' and '.join(kinds) or 'none'} of {', '.join(KINDS)}, allowed is one")
     kind, values = kinds[0], given[kinds[0]]
-    when = dict(given["when"]) if "when" in given else None
+    when = given.get("when")
+    if when is not None and not isinstance(when, Mapping):
+        raise ValueError(f"space {where}: when {when!r}, allowed is a table of settings with the values of each")
     if kind == "choice":
         if not isinstance(values, list) or len(values) < 2 or len(set(map(repr, values))) < len(values):
             raise ValueError(f"space {where}: choice {values!r}, allowed are two or more different values")
-        return Distribution("choice", choices=tuple(values), when=when)
+        return Distribution("choice", choices=tuple(values), when=None if when is None else dict(when))
     _check_range(where, kind, values, given.get("step"))
     low, high = values
-    return Distribution(kind, low=low, high=high, step=given.get("step"), log=kind == "loguniform", when=when)
+    return Distribution(
+        kind,
+        low=low,
+        high=high,
+        step=given.get("step"),
+        log=kind == "loguniform",
+        when=None if when is None else dict(when),
+    )
 
 
 def _check_range(where: str, kind: Kind, values: Any, step: Any) -> None:

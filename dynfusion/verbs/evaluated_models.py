@@ -92,7 +92,7 @@ def open_models(models: Mapping[str, list[str]], ablations: Mapping[str, list[st
 
 def _open(name: str, folder: str, ablation: bool, seed: int) -> EvaluatedModel:
     with open_storage(folder).local("") as here:
-        return EvaluatedModel(name, FusionModel.load(here), _read_training(here), ablation, seed)
+        return EvaluatedModel(name, FusionModel.load(here), read_training(here), ablation, seed)
 
 
 def _require_runs_of_one_kind(models: Sequence[EvaluatedModel]) -> None:
@@ -121,7 +121,11 @@ def _of_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _read_training(folder: Path) -> dict[str, Any]:
+def read_training(folder: Path) -> dict[str, Any]:
+    """What a model folder says of its training, nothing where it has no training.json.
+
+    Raises ValueError when that is not readable or of another kind.
+    """
     path = folder / "training.json"
     if not path.exists():
         return {}
