@@ -24,6 +24,8 @@ class Settings(BaseModel):
 
 
 Tree = TypeVar("Tree", bound=Settings)
+_LONGEST = 300
+"""Characters of what a file says that a sentence repeats."""
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -181,7 +183,7 @@ def _line(name: str, value: Any) -> str:
 def _sentence(kind: type[Settings], error: ValidationError) -> str:
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-    name = ".".join(str(part) for part in first["loc"]) or kind.__name__
+    name = _quoted(".".join(str(part) for part in first["loc"])) or kind.__name__
     if first["type"] == "extra_forbidden":
         return f"setting {name}: unknown name, {nearest(name, list(_names(kind)))}"
     if first["type"] == "missing":
@@ -189,7 +191,17 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
     if first["type"] == "value_error":
         return f"setting {name}: {first['ctx']['error']}"
     said = first["msg"].partition(", unable to")[0].replace("Input should be", "allowed is", 1)
-    return f"setting {name}: found {first['input']!r}, {said[0].lower()}{said[1:]}"
+    return f"setting {name}: found {_short(first['input'])}, {said[0].lower()}{said[1:]}"
+
+
+def _quoted(name: str) -> str:
+    """A name from a file as a sentence may hold it: of one line, and not without end."""
+    return (name if name.isprintable() else ascii(name)[1:-1])[:_LONGEST]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _names(kind: type[BaseModel], prefix: str = "") -> Iterable[str]:

@@ -9,7 +9,6 @@ encoder.txt     one line: the encoder's name, parameters and library versions
 """
 
 import shutil
-import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float16, UInt8
 
+from dynfusion.store.npy_files import array_header
 from dynfusion.store.reasons import Reason
+from dynfusion.store.source import first_line
 from dynfusion.store.whole import written_whole
 
 
@@ -54,9 +55,11 @@ def read_folder(folder: Path) -> EmbeddingFolder:
     encoder = read_lines(folder / "encoder.txt")
     values, row_reasons = (_read_array(folder / f"{name}.npy") for name in ("embeddings", "reasons"))
     columns = {"smiles.txt": smiles, "groups.txt": groups, "embeddings.npy": values, "reasons.npy": row_reasons}
-    for name, array, axes in (("embeddings.npy", values, 2), ("reasons.npy", row_reasons, 1)):
-        if array.ndim != axes:
-            raise ValueError(f"{folder / name}: an array of shape {array.shape}, allowed is one of {axes} axes")
+    for name, array, kind, axes in (("embeddings.npy", values, "float16", 2), ("reasons.npy", row_reasons, "uint8", 1)):
+        if array.dtype.name != kind or array.ndim != axes:
+            raise ValueError(
+                f"{folder / name}: {array.dtype.name} of shape {array.shape}, allowed is {kind} of {axes} axes"
+            )
     for name, column in columns.items():
         if len(column) != len(ids):
             raise ValueError(f"{folder / name}: {len(column)} rows, but ids.txt in the same folder has {len(ids)}")
@@ -80,9 +83,10 @@ def copy_without(folder: Path, rows: Bool[np.ndarray, " rows"], *, out: Path) ->
 
 def _read_array(path: Path) -> np.ndarray:
     try:
+        with path.open("rb") as file:
+            array_header(file)
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, expected a folder as `dynfusion embed` writes it") from None
-    except (EOFError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: not readable as a NumPy array, {reason}") from None
+    except (EOFError, ValueError) as error:
+        raise ValueError(f"{path}: not readable as a NumPy array, {first_line(error)}") from None

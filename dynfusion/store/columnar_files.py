@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynfusion.store.files import Files
+from dynfusion.store.printable import printable
 from dynfusion.store.source import TEXTS, Chunk, OpenedFile, Piece, binary_width, blank_to_null, typed
 from dynfusion.store.table_files import Read, TablePiece, check_once, open_table
 from dynfusion.store.texts import as_text
@@ -48,7 +49,7 @@ def open_columnar(
     """
     schema, pieces = open_table(where, uri, files, texts=("id", *TEXTS), numbers=float)
     if "id" not in schema.names:
-        raise ValueError(f"{where}: {uri} has no column id, found {', '.join(schema.names)}")
+        raise ValueError(f"{where}: {uri} has no column id, found {printable(', '.join(schema.names))}")
     check_once(f"{where}: {uri}", schema, schema.names)
     shape = _find_vectors(f"{where}: {uri}", schema, binary_dtype)
     if shape.kind == "columns":

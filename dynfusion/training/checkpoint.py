@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from dynfusion.fusion.api import WEIGHTS, save_weights
 from dynfusion.fusion.model import FusionNetwork
 from dynfusion.settings import parse_json
+from dynfusion.store.printable import printable
 from dynfusion.training.engine import Engine
 from dynfusion.training.loop import Record
 from dynfusion.training.storage import Storage
@@ -91,7 +92,7 @@ def read_state(folder: Path) -> State:
         return TypeAdapter(State).validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"])) or "its content"
+    place = printable(".".join(map(str, first["loc"]))) or "its content"
     raise ValueError(f"{where}: not a state of this version, {place}: {first['msg']}")
 
 

@@ -95,7 +95,8 @@ def _read_claim(storage: Storage) -> tuple[Identity, dict[str, Any]]:
     record = parse_json(storage.read(RUN), where)
     try:
         theirs, before = Identity(**record["identity"]), record["settings"]
-        known = type(before["train"]["epochs"]) is int and all(type(text) is str for text in asdict(theirs).values())
+        prints = all(isinstance(text, str) and text.isalnum() for text in asdict(theirs).values())
+        known = type(before["train"]["epochs"]) is int and prints
     except (TypeError, LookupError):
         known = False
     if not known:

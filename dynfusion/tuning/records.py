@@ -18,19 +18,22 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from dynfusion.store.printable import printable
 from dynfusion.training.storage import Storage
 
 SWEEP, TRIALS, CURVES, FINALS = "sweep.json", "trials", "curves", "finals.json"
 DEFAULT = "default"
+LONGEST = 300
+"""Characters of what a record says that a sentence repeats."""
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Value = bool | int | float | str
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Kind = Literal["uniform", "loguniform", "randint", "choice"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Of a trial: also of its files and of its run's folder."""
-RunPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
+RunPath = Annotated[str, Field(max_length=1000, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
 """A folder below the sweep's; no record leads out of that."""
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 """`stopped`: by the scheduler, before its end; `failed`: of itself."""
@@ -269,13 +272,12 @@ def _read(kind: type[Read], content: bytes, where: str) -> Read:
         return TypeAdapter(kind).validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = printable(".".join(str(part) for part in first["loc"]))[:LONGEST]
     if first["type"] == "json_invalid":
         raise ValueError(f"{where}: not readable as JSON, {first['ctx']['error']}")
     if first["type"] in ("missing", "unexpected_keyword_argument"):
         word = "it has no" if first["type"] == "missing" else "it has an unknown"
         raise ValueError(f"{where}: not a {kind.__name__.lower()} of this version, {word} {place}")
     said = first["msg"].replace("Input should be", "allowed is", 1)
-    raise ValueError(
-        f"{where}: {place or kind.__name__.lower()}: found {first['input']!r}, {said[0].lower()}{said[1:]}"
-    )
+    found = repr(first["input"])[:LONGEST]
+    raise ValueError(f"{where}: {place or kind.__name__.lower()}: found {found}, {said[0].lower()}{said[1:]}")

@@ -177,7 +177,7 @@ def open_pool(first: EvaluatedModel, moved: str | tuple[str, ...] | None) -> Sou
     return pool
 
 
-def _listed(uris: str | Sequence[str]) -> tuple[str, ...]:
+def _listed(uris: object) -> tuple[Any, ...]:
     return tuple(uris) if isinstance(uris, list | tuple) else (uris,)
 
 

@@ -15,6 +15,7 @@ from dynfusion.evaluation.tasks.moleculenet import MOLECULENET
 from dynfusion.store.files import LOCAL
 from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs
+from dynfusion.store.printable import printable
 from dynfusion.store.table_files import KINDS, check_once, open_table
 from dynfusion.store.texts import as_text
 from dynfusion.verbs.display import console
@@ -109,7 +110,8 @@ def _read(path: Path, columns: TableColumns) -> pa.Table:
     named = [("smiles-column", columns.smiles), ("id-column", columns.id), ("split-column", columns.split)]
     for option, column in [*named, *(("labels", label) for label in columns.labels)]:
         if column is not None and column not in schema.names:
-            raise ValueError(f"{path}: no column {column!r} for --{option}, it has {', '.join(schema.names)}")
+            found = printable(", ".join(schema.names))
+            raise ValueError(f"{path}: no column {column!r} for --{option}, it has {found}")
     check_once(str(path), schema, schema.names)
     batches = [batch for piece in pieces for batch in piece.read(LOCAL, READ_ROWS)]
     return pa.Table.from_batches(batches, schema=schema)

@@ -74,18 +74,8 @@ def _begin_worker(
     name: str, first: int, last: int, scratch: Path | None, options: argparse.Namespace
 ) -> subprocess.CompletedProcess[str]:
     """Cases [first, last) in a process; without a folder to tell in, they are kept as files and not read."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fuzz.campaign",
-        "--worker",
-        name,
-        "--first",
-        str(first),
-        "--last",
-        str(last),
-    ]
-    command += ["--seed", str(options.seed), "--out", str(options.out)]
+    command = [sys.executable, "-m", "tests.fuzz.campaign", "--worker", name, "--out", str(options.out)]
+    command += ["--first", str(first), "--last", str(last), "--seed", str(options.seed)]
     command += ["--scratch", str(scratch)] if scratch else []
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

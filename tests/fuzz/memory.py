@@ -10,13 +10,19 @@ from typing import Any
 from dynfusion.store.files import Files as SourceFiles
 
 
+class _Content(io.BytesIO):
+    """Bytes with what any open file has."""
+
+    name, mode = "memory", "rb"
+
+
 def memory_files(contents: dict[str, bytes]) -> SourceFiles:
     """`store.files.Files` over contents by address."""
 
     def open_(uri: str) -> Any:
         if uri not in contents:
             raise FileNotFoundError(uri)
-        return io.BytesIO(contents[uri])
+        return io.BufferedReader(_Content(contents[uri]))
 
     def find(uri: str) -> list[str]:
         return sorted(name for name in contents if name == uri or name.startswith(f"{uri}/") or fnmatch(name, uri))

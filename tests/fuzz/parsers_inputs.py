@@ -254,7 +254,8 @@ def _read_all(source: Any, files: Any) -> None:
             assert len(chunk.ids) == len(chunk.vectors)
             assert chunk.vectors.shape[1] == source.dim
             chunk.ids.to_pylist()
-            float(np.nansum(chunk.vectors.astype(np.float64)))
+            with np.errstate(invalid="ignore"):  # a NaN that signals
+                chunk.vectors.astype(np.float64)
 
 
 def _read_table(files: Files) -> None:
@@ -273,9 +274,14 @@ def _task_reader(examples: Examples) -> Any:
     def read(files: Files) -> None:
         ((name, content),) = files.items()
         (folder / name).write_bytes(content)
-        table, labels, split = read_labelled("t", folder / name, TableColumns(labels=("y", "z")))
-        label_array("t", table, tuple(labels))
-        split_array("t", table, split, np.array(["x"] * table.num_rows))
+        path = folder / name
+        _, labels, split = read_labelled("t", path, TableColumns(labels=("y", "z")))
+        packed = open_metadata(str(path), id_column="id", labels=labels, split_column=split)
+        chunks = [chunk for piece in packed.pieces for chunk in piece.read(LOCAL, CHUNK_ROWS)]
+        rows = pa.concat_tables([pa.table(chunk.texts) for chunk in chunks]) if chunks else pa.table({})
+        if rows.num_rows:
+            label_array("t", rows, tuple(labels))
+            split_array("t", rows, split, np.array([text for chunk in chunks for text in chunk.ids.to_pylist()], str))
 
     return read
 

@@ -28,13 +28,12 @@ MANIFEST, BLOCKS = "manifest.json", "blocks.bin"
 
 def store_parsers(examples: Examples) -> list[Parser]:
     """Parsers of packed data sets."""
+    no_manifest = re.compile("not a readable manifest|format_version")
     return [
-        Parser("manifest", _manifests(examples), _read_manifest, re.compile("not a readable manifest|format_version")),
+        Parser("manifest", _manifests(examples), _read_manifest, no_manifest),
         Parser("blocks", _block_tables(examples), _blocks_reader(examples), re.compile("need another size")),
         Parser("sidecar", _sidecars(examples), _sidecar_reader(examples), re.compile("its SHA-256 is not")),
-        Parser(
-            "dataset", _datasets(examples), _dataset_reader(examples), re.compile("not a readable manifest|no packed")
-        ),
+        Parser("dataset", _datasets(examples), _dataset_reader(examples), no_manifest),
     ]
 
 

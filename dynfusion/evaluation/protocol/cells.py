@@ -8,7 +8,9 @@ import hashlib
 import io
 import json
 import os
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,12 @@ import numpy as np
 from dynfusion.evaluation.protocol.groups import CellGroup, GroupResult
 from dynfusion.evaluation.protocol.jobs import Choice
 from dynfusion.settings import parse_json
+
+_NOT_OURS = (
+    *(ValueError, TypeError, LookupError, EOFError, OSError, zlib.error, zipfile.BadZipFile),
+    *(RuntimeError, NotImplementedError, MemoryError, SyntaxError, OverflowError, tokenize.TokenError),
+)
+"""What numpy and `zipfile` raise for arrays that `write_result` did not write."""
 
 
 def write_result(folder: Path, result: GroupResult) -> None:
@@ -54,7 +62,7 @@ def read_result(folder: Path, group: CellGroup) -> GroupResult | None:
             resampled = {metric: arrays[f"resampled_{metric}"] for metric in record["metrics"]}
         unscored, hidden_share = tuple(record["unscored"]), tuple(record["hidden_share"])
         return GroupResult(group, scores, resampled, unscored, hidden_share, record["chosen"], record["unconverged"])
-    except (ValueError, TypeError, LookupError, EOFError, OSError, zipfile.BadZipFile):  # written by something else
+    except _NOT_OURS:
         return None
 
 
