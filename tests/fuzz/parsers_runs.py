@@ -277,22 +277,24 @@ def _cells(examples: Examples) -> Any:
     return make
 
 
-def _group() -> CellGroup:
+def group() -> CellGroup:
     pattern = Pattern("subset", ("a", "b"))
     return CellGroup("folds", "t", "0", "fused", "m", "linear", 0, "transferred", pattern, False, (pattern,), "k" * 16)
 
 
-def _choice() -> Choice:
+def choice() -> Choice:
     return Choice("t", "0", "fused", "linear", "k" * 16)
 
 
 def _finished_cells(examples: Examples) -> Files:
     folder = examples.scratch / "cells"
-    group = _group()
-    result = GroupResult(group, np.zeros((1, 3, 1)), {"roc_auc": np.zeros((1, 5))}, (0,), (0.0,), {"fused": {"C": 1.0}})
+    finished = group()
+    result = GroupResult(
+        finished, np.zeros((1, 3, 1)), {"roc_auc": np.zeros((1, 5))}, (0,), (0.0,), {"fused": {"C": 1.0}}
+    )
     write_result(folder, result)
-    write_choice(folder, _choice(), {"C": 1.0})
-    paths = (f"{group.name}.npz", f"{group.name}.json", f"{_choice().name}.json")
+    write_choice(folder, choice(), {"C": 1.0})
+    paths = (f"{finished.name}.npz", f"{finished.name}.json", f"{choice().name}.json")
     return {name: (folder / name).read_bytes() for name in paths}
 
 
@@ -303,9 +305,9 @@ def _cells_reader(examples: Examples) -> Any:
     def read(files: Files) -> None:
         with _replaced(folder, files, valid):
             if choice_name in files:
-                found: object = read_choice(folder, _choice())
+                found: object = read_choice(folder, choice())
             else:
-                found = read_result(folder, _group())
+                found = read_result(folder, group())
         whole = record_name not in files or _is_whole(files[array_name], files[record_name])
         if found is None and not whole:
             raise FirstCheckError
