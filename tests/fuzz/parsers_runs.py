@@ -282,19 +282,22 @@ def group() -> CellGroup:
     return CellGroup("folds", "t", "0", "fused", "m", "linear", 0, "transferred", pattern, False, (pattern,), "k" * 16)
 
 
+def finished_group() -> GroupResult:
+    """A group of one pattern and three molecules."""
+    chosen = {"fused": {"C": 1.0}}
+    return GroupResult(group(), np.zeros((1, 3, 1)), {"roc_auc": np.zeros((1, 5))}, (0,), (0.0,), chosen)
+
+
 def choice() -> Choice:
     return Choice("t", "0", "fused", "linear", "k" * 16)
 
 
 def _finished_cells(examples: Examples) -> Files:
     folder = examples.scratch / "cells"
-    finished = group()
-    result = GroupResult(
-        finished, np.zeros((1, 3, 1)), {"roc_auc": np.zeros((1, 5))}, (0,), (0.0,), {"fused": {"C": 1.0}}
-    )
+    result = finished_group()
     write_result(folder, result)
     write_choice(folder, choice(), {"C": 1.0})
-    paths = (f"{finished.name}.npz", f"{finished.name}.json", f"{choice().name}.json")
+    paths = (f"{result.group.name}.npz", f"{result.group.name}.json", f"{choice().name}.json")
     return {name: (folder / name).read_bytes() for name in paths}
 
 

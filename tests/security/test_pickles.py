@@ -13,7 +13,6 @@ import torch
 
 from dynfusion.encoders.folder import read_folder
 from dynfusion.evaluation.protocol.cells import read_result, write_result
-from dynfusion.evaluation.protocol.groups import GroupResult
 from dynfusion.fusion.api import FusionModel
 from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.model import FusionNetwork
@@ -23,7 +22,7 @@ from dynfusion.store.pack_inputs import PackInputs
 from dynfusion.training.config import EngineSettings, TrainSettings
 from dynfusion.training.engine import OPTIMIZER_FILE, TorchEngine
 from tests.fuzz.examples import DIMS, MODEL, Examples, make_examples
-from tests.fuzz.parsers_runs import group
+from tests.fuzz.parsers_runs import finished_group
 
 
 class Acting:
@@ -119,9 +118,7 @@ def test_the_optimizer_state_of_the_torch_engine(tmp_path: Path) -> None:
 def test_a_finished_cell_of_an_evaluation(tmp_path: Path) -> None:
     """Objects in its arrays count as nothing finished."""
     acting = Acting(tmp_path / "acted")
-    result = GroupResult(
-        group(), np.zeros((1, 3, 1)), {"roc_auc": np.zeros((1, 5))}, (0,), (0.0,), {"fused": {"C": 1.0}}
-    )
+    result = finished_group()
     write_result(tmp_path, result)
     path, record = tmp_path / f"{result.group.name}.npz", tmp_path / f"{result.group.name}.json"
     assert read_result(tmp_path, result.group) is not None
