@@ -59,9 +59,7 @@ def parse_tasks(text: str) -> dict[str, str]:
                 f"tasks: found {part!r}, expected NAME=URI or a CSV or Parquet file, such as freesolv=packed/freesolv"
             )
         if name in (".", "..") or set(name) & set("/\\\0"):
-            raise ValueError(
-                f"tasks: found the name {name!r}, which is a folder's too: allowed is one without / and \\"
-            )
+            raise ValueError(f"tasks: found the name {name!r}, also a folder's; allowed is one without / and \\")
         if name in tasks:
             raise ValueError(f"tasks: {name} is given twice, each name stands for one data set")
         tasks[name] = uri

@@ -169,7 +169,7 @@ def test_a_sweeps_records_name_no_folder_elsewhere(examples: Examples, path: str
 
 @pytest.mark.parametrize("path", HOSTILE)
 def test_a_runs_name_and_a_models_modality_are_plain(examples: Examples, tmp_path: Path, path: str) -> None:
-    with pytest.raises(ValueError, match="setting cluster.name"):
+    with pytest.raises(ValueError, match=r"setting cluster\.name"):
         build(RunSettings, {"data": {"uri": "x"}, "cluster": {"name": path}})
     if path in (".", ".."):
         return
@@ -197,7 +197,8 @@ def test_a_tasks_name_is_no_path(name: str) -> None:
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_link_out_of_the_working_folder_does_not_travel(tmp_path: Path, kind: str) -> None:
     (tmp_path / "home" / ".aws").mkdir(parents=True)
-    (tmp_path / "home" / ".aws" / "credentials").write_text("aws_secret_access_key = x")
+    for name in ("credentials", "config"):
+        (tmp_path / "home" / ".aws" / name).write_text("aws_secret_access_key = x")
     work = tmp_path / "work"
     work.mkdir()
     (work / "train.toml").write_text("")
