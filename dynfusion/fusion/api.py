@@ -211,7 +211,7 @@ def load_network(folder: Path) -> FusionNetwork:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"model {path}: not readable as safetensors, {error}") from error
+        raise ValueError(f"model {path}: not readable as safetensors, {' '.join(str(error).split())}") from error
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise ValueError(f"model {path}: {name} holds {tensor.dtype}, allowed are floating point numbers")

@@ -55,6 +55,7 @@ def open_table(
         file.seek(0)
         with _readable(f"{where}: {uri}", kind):
             schema, pieces = opener(uri, file, texts=texts, numbers=numbers)
+            _ = schema.names  # here a name that is not UTF-8 is an error
     return schema, tuple(replace(piece, read=partial(_read_sound, uri, kind, piece.read)) for piece in pieces)
 
 

@@ -80,24 +80,20 @@ def strange_value(draw: Random) -> Any:
     return draw.choice(draw.choice((NUMBERS, TEXTS, OTHERS)))
 
 
-def _changed_somewhere(tree: Tree, draw: Random) -> Tree:
-    """Down a random path, and a change there; every list and object on the way is made anew."""
-    if isinstance(tree, dict) and tree and draw.random() < 0.85:
+def _changed_somewhere(tree: Tree, draw: Random, depth: int = 0) -> Tree:
+    """Down a random path, mostly to its end, and a change there; what lies on the way is made anew."""
+    if not isinstance(tree, dict | list) or not tree or (depth and draw.random() < 0.12):
+        return _changed_value(tree, draw)
+    here = draw.random() < 0.2
+    if isinstance(tree, dict):
         name = draw.choice(list(tree))
-        return (
-            _changed_entry(tree, name, draw)
-            if draw.random() < 0.25
-            else {
-                **tree,
-                name: _changed_somewhere(tree[name], draw),
-            }
-        )
-    if isinstance(tree, list) and tree and draw.random() < 0.85:
-        at = draw.randrange(len(tree))
-        if draw.random() < 0.25:
-            return draw.choice((tree[:at] + tree[at + 1 :], [*tree, tree[at]], tree[:at], tree[::-1], tree * 3))
-        return [*tree[:at], _changed_somewhere(tree[at], draw), *tree[at + 1 :]]
-    return _changed_value(tree, draw)
+        if here:
+            return _changed_entry(tree, name, draw)
+        return {**tree, name: _changed_somewhere(tree[name], draw, depth + 1)}
+    at = draw.randrange(len(tree))
+    if here:
+        return draw.choice((tree[:at] + tree[at + 1 :], [*tree, tree[at]], tree[:at], tree[::-1], tree * 3))
+    return [*tree[:at], _changed_somewhere(tree[at], draw, depth + 1), *tree[at + 1 :]]
 
 
 def _changed_entry(tree: dict[str, Tree], name: str, draw: Random) -> dict[str, Tree]:
