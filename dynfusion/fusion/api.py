@@ -215,6 +215,8 @@ def load_network(folder: Path) -> FusionNetwork:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise ValueError(f"model {path}: {name} holds {tensor.dtype}, allowed are floating point numbers")
+    if len(widths) > len(tensors):  # before so many parts are made
+        raise ValueError(f"model {path}: does not fit {CONFIG}, {len(tensors)} tensors for {len(widths)} modalities")
     try:
         with torch.device("meta"):  # so that no memory is asked for that the weights do not fill
             expected = {name: tensor.shape for name, tensor in FusionNetwork(widths, settings).state_dict().items()}
