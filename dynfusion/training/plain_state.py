@@ -5,22 +5,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 
 
-def read_plain(path: Path, device: torch.device, *, allowed: Sequence[type] = ()) -> Any:
+def read_plain(path: Path, device: torch.device, *, allowed: Sequence[type] = (), mapped: bool = False) -> Any:
     """The state in a file; besides tensors, numbers, texts and their containers it may hold objects of these types.
+
+    Tensors of a `mapped` file are read when they are looked at.
 
     Raises ValueError when it is damaged or holds anything else, of which nothing is run.
     """
     try:
         with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a protocol that torch.save does not write: an error follows
-            return torch.load(path, map_location=device, weights_only=True)
+            return torch.load(path, map_location=device, weights_only=True, mmap=mapped and is_zipfile(path))
     except (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), type(error).__name__)
         raise ValueError(
             f"checkpoint file {path}: it holds something else than tensors and plain values, or is damaged ({reason}); "
-            "take the checkpoint before it"
+            "remove the checkpoint to go on from the one before it"
         ) from None
