@@ -44,9 +44,9 @@ def input_parsers(examples: Examples) -> list[Parser]:
         Parser("npz", _npz(examples), _read_source("v.npz"), npz_check),
         Parser("parquet", _columnar(vectors, "v.parquet"), _read_source("v.parquet"), unreadable),
         Parser("arrow", _columnar(vectors, "v.arrow"), _arrow_reader(examples), unreadable),
-        Parser("csv", _text(_csv_of(vectors), "v.csv"), _read_source("v.csv"), unreadable),
+        Parser("csv", _two_files(_csv_of(vectors)), _read_source("d"), unreadable),
         Parser("table", _tables(examples), _read_table, table_check),
-        Parser("task", _tasks(examples), _task_reader(examples), task_check),
+        Parser("task", _tasks(), _task_reader(examples), task_check),
         Parser("embedding folder", _npy(examples, whole=True), _folder_reader(examples), folder_check),
     ]
 
@@ -85,11 +85,15 @@ def _npy(examples: Examples, *, whole: bool = False) -> Any:
     }
     as_array = {name: content for name, content in files.items() if name != "d/ids.txt"}
     as_array["d/ids.npy"] = npy(np.array(examples.ids))
+    several = {f"d/{name}.npy": npy(examples.vectors) for name in "ef"}
+    several |= {"d/e.ids.txt": ids, "d/f.ids.npy": npy(np.arange(rows) + 1000)}
 
     def make(draw: Random) -> Files:
-        chosen = dict(files if whole or draw.random() < 0.8 else as_array)
+        chosen = dict(files if whole else draw.choice((files, files, as_array, several)))
         name = draw.choice(list(chosen))
-        if name.endswith(".npy"):
+        if not whole and draw.random() < 0.03:
+            del chosen[name]
+        elif name.endswith(".npy"):
             chosen[name] = _mutated_npy(chosen[name], draw)
         elif draw.random() < 0.7:
             chosen[name] = mutated_text(chosen[name].decode(), draw).encode("utf-8", "surrogatepass")
@@ -193,15 +197,30 @@ def _text(text: str, name: str) -> Any:
     return make
 
 
+def _two_files(text: str) -> Any:
+    """Two files of one modality, of which one was changed."""
+    other = text.replace('"m', '"n').encode()
+    first, second = _text(text, "d/a.csv"), _text(text, "d/b.csv")
+
+    def make(draw: Random) -> Files:
+        return {**first(draw), "d/b.csv": other} if draw.random() < 0.5 else {"d/a.csv": other, **second(draw)}
+
+    return make
+
+
 def _tables(examples: Examples) -> Any:
-    """The table of labels, as CSV, Parquet and Arrow."""
-    text = (examples.folder / "table.csv").read_text()
+    """The table of labels, as CSV, Parquet and Arrow: numbers, classes, true and false."""
+    lines = (examples.folder / "table.csv").read_text().splitlines()
+    rows = [f"{line},{'abc'[n % 3]},{'true' if n % 2 else 'false'},C" for n, line in enumerate(lines[1:])]
+    text = "\n".join([f"{lines[0]},c,b,group", *rows]) + "\n"
     table = pa.csv.read_csv(io.BytesIO(text.encode()))
     as_csv = _text(text, "t.csv")
     others = [_plain_columnar(table, name) for name in ("t.parquet", "t.feather")]
+    second = re.sub("(?m)^m", "n", text).encode()
 
     def make(draw: Random) -> Files:
-        return draw.choice((as_csv, as_csv, *others))(draw)
+        made = draw.choice((as_csv, as_csv, *others))(draw)
+        return {**made, "t2.csv": second} if draw.random() < 0.2 else made
 
     return make
 
@@ -217,15 +236,20 @@ def _plain_columnar(table: pa.Table, name: str) -> Any:
     return make
 
 
-def _tasks(examples: Examples) -> Any:
-    """A table of SMILES and labels, with blanks, classes and a split."""
-    lines = [f"m{n},{'C' * (n + 1)},{n % 2},{'' if n == 5 else n % 2},{('train', 'test')[n % 2]}" for n in range(12)]
-    text = "\n".join(["id,smiles,y,z,split", *lines]) + "\n"
-    as_csv = _text(text, "t.csv")
-    as_parquet = _plain_columnar(pa.csv.read_csv(io.BytesIO(text.encode())), "t.parquet")
+def _tasks() -> Any:
+    """A table of SMILES and labels: of 0 and 1, of classes, of numbers; named on the command line or to be found."""
+    makers = []
+    for labels in (("0", "1"), ("a", "b", "c"), ("0.5", "7", "")):
+        lines = [f"m{n},{'C' * (n + 1)},{labels[n % len(labels)]},{('train', 'test')[n % 2]}" for n in range(12)]
+        text = "\n".join(["id,smiles,y,split", *lines]) + "\n"
+        table = pa.csv.read_csv(io.BytesIO(text.encode()))
+        for kind in ("named", "found"):
+            tabs = text.replace(",", "\t")
+            makers += [_text(text, f"{kind}.csv"), _text(tabs, f"{kind}.tsv")]
+            makers.append(_plain_columnar(table, f"{kind}.parquet"))
 
     def make(draw: Random) -> Files:
-        return (as_csv if draw.random() < 0.7 else as_parquet)(draw)
+        return draw.choice(makers)(draw)
 
     return make
 
@@ -259,9 +283,10 @@ def _read_all(source: Any, files: Any) -> None:
 
 
 def _read_table(files: Files) -> None:
-    (name,) = files
     here = memory_files(files)
-    table = open_metadata(name, id_column="id", labels=("y",), split_column="split", files=here)
+    known = {"c": pa.string()} if len(files) > 1 else None
+    labels = ("y", "c", "b")
+    table = open_metadata("t*", id_column="id", labels=labels, split_column="split", files=here, known=known)
     for piece in table.pieces:
         for chunk in piece.read(here, CHUNK_ROWS):
             for column in (chunk.ids, *chunk.texts.values()):
@@ -275,7 +300,8 @@ def _task_reader(examples: Examples) -> Any:
         ((name, content),) = files.items()
         (folder / name).write_bytes(content)
         path = folder / name
-        _, labels, split = read_labelled("t", path, TableColumns(labels=("y", "z")))
+        named = TableColumns(labels=("y",)) if name.startswith("named") else TableColumns()
+        _, labels, split = read_labelled("t", path, named)
         packed = open_metadata(str(path), id_column="id", labels=labels, split_column=split)
         chunks = [chunk for piece in packed.pieces for chunk in piece.read(LOCAL, CHUNK_ROWS)]
         rows = pa.concat_tables([pa.table(chunk.texts) for chunk in chunks]) if chunks else pa.table({})

@@ -42,6 +42,7 @@ choice = ["linear", "cosine", "constant"]
 uniform = [0.0, 0.3]
 when = { "masking.schedule" = ["linear", "cosine"] }
 """
+OVERRIDES = ("train.epochs=3", "loss.alignment=0.25", "engine.kind=torch", 'data.uri=["a", "b"]', "train.init=x")
 _LIST_NAMES = ("files-00001-of-00002.json", "files-x-of-y.json", "files-0-of-0.json", "files-00000-of-00000.json")
 NOT_JSON = re.compile("not readable as JSON")
 
@@ -51,7 +52,7 @@ def run_parsers(examples: Examples) -> list[Parser]:
     toml = re.compile("not readable as TOML")
     lists, model = re.compile("no list of files|truncated"), re.compile("not readable as|not a model of this version")
     return [
-        Parser("run file", _tomls(examples.run_file, "run.toml"), _run_file_reader(examples), toml),
+        Parser("run file", _run_files(examples.run_file), _run_file_reader(examples), toml),
         Parser("space file", _tomls(SPACE, "space.toml"), _space_reader(examples), toml),
         Parser("checkpoint", _checkpoints(examples), _checkpoint_reader(examples), lists),
         Parser("state and history", _states(examples), _state_reader(examples), NOT_JSON),
@@ -76,14 +77,26 @@ def _tomls(text: str, name: str) -> Any:
     return make
 
 
+def _run_files(text: str) -> Any:
+    """A run file, or what stands behind it on the command line."""
+    file = _tomls(text, "run.toml")
+
+    def make(draw: Random) -> Files:
+        if draw.random() < 0.75:
+            return {**file(draw), "overrides": b""}
+        lines = [mutated_text(line, draw) if draw.random() < 0.5 else line for line in OVERRIDES]
+        return {"run.toml": text.encode(), "overrides": "\0".join(lines).encode("utf-8", "surrogatepass")}
+
+    return make
+
+
 def _run_file_reader(examples: Examples) -> Any:
     path = examples.scratch / "run.toml"
 
     def read(files: Files) -> None:
         path.write_bytes(files["run.toml"])
-        tree = read_toml(path)
-        override = files["run.toml"].decode("utf-8", "replace").splitlines()[:1] or [""]
-        build(RunSettings, tree, parse_overrides([f"train.epochs={override[0]}"]) if len(override[0]) > 40 else {})
+        overrides = files["overrides"].decode("utf-8", "surrogatepass")
+        build(RunSettings, read_toml(path), parse_overrides(overrides.split("\0") if overrides else ()))
 
     return read
 
