@@ -41,6 +41,7 @@ HISTORY = "history.jsonl"
 PREFIX = "checkpoint-"
 LISTS = "files-*-of-*.json"
 _NAME = re.compile(rf"{PREFIX}\d{{8,18}}-\d{{3,18}}")
+_STEP = re.compile(rf"{PREFIX}(\d{{8,18}})-\d{{3,18}}\b")
 _LIST = re.compile(r"files-\d{5,9}-of-(\d{5,9})\.json")
 ATTEMPTS = "attempts.json"
 _MOST_ATTEMPTS = 10**9
@@ -165,8 +166,9 @@ def checkpoint_name(step: int, attempt: int) -> str:
 
 
 def step_of(name: str) -> int:
-    """The step that a checkpoint folder's name says."""
-    return int(name.split("-")[1])
+    """The step that a checkpoint folder's name says, or that of a file called after it; -1 for any other name."""
+    found = _STEP.match(name)
+    return int(found.group(1)) if found else -1
 
 
 def take_attempt(storage: Storage) -> int:

@@ -10,7 +10,16 @@ import torch
 from safetensors.torch import load, save
 
 from dynfusion.fusion.api import FusionModel
-from dynfusion.training.checkpoint import checkpoint_names, latest, next_attempt, problem, read_history, read_state
+from dynfusion.training.checkpoint import (
+    checkpoint_names,
+    latest,
+    next_attempt,
+    problem,
+    read_history,
+    read_state,
+    step_of,
+)
+from dynfusion.training.lease import LEASE, read_lease
 from dynfusion.training.run_folder import Identity, claim, finished
 from dynfusion.training.storage import LocalStorage
 from dynfusion.verbs.evaluated_models import read_training
@@ -55,6 +64,8 @@ def test_folders_that_no_run_names_so_are_no_checkpoints(examples: Examples, tmp
     copied(examples.checkpoint, tmp_path / "checkpoint-00000008-001")
     for name in ("checkpoint-old", "checkpoint-00000008-001.bak", "checkpoint-8-1", "checkpoint-00000009-00x"):
         (tmp_path / name).mkdir()
+    assert [step_of(name) for name in ("checkpoint-00000008-001", "checkpoint-00000008-001.json")] == [8, 8]
+    assert {step_of(name) for name in ("notes.json", "checkpoint-x.json", "checkpoint-8-1", "")} == {-1}
     storage = LocalStorage(tmp_path)
     assert checkpoint_names(storage) == ["checkpoint-00000008-001"]
     assert next_attempt(storage) == 2
@@ -178,3 +189,12 @@ def test_what_a_model_says_of_its_training_is_checked(tmp_path: Path, content: b
     (tmp_path / "training.json").write_bytes(content)
     with pytest.raises(ValueError, match=rf"training.json.*{sentence}"):
         read_training(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"pid": "1"}, {"pid": 0}, {"pid": 10**30}, {"beat": None}, {"born": "x"}, {"more": 1}, {"pid": 1.5}]
+)
+def test_a_lease_that_is_not_to_be_understood_is_nobodys(change: dict[str, Any]) -> None:
+    lease = {"owner": "a", "host": "b", "machine": "c", "pid": 1, "born": 1.0, "beat": 2.0}
+    assert read_lease(MemoryStorage({LEASE: json.dumps(lease).encode()})) is not None
+    assert read_lease(MemoryStorage({LEASE: json.dumps({**lease, **change}).encode()})) is None
