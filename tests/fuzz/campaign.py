@@ -49,24 +49,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _one_parser(name: str, cases: int, options: argparse.Namespace) -> dict[str, Any]:
-    """All cases of one parser in a process that is begun again behind each case that kills it."""
-    tally, first, killed, peak, busy = Tally(), 0, 0, 0.0, 0.0
-    while first < cases:
+    """All cases of one parser; a range in which a case kills the process is read again up to it and behind it."""
+    tally, todo, peak, busy, killed = Tally(), [(0, cases)], 0.0, 0.0, 0
+    while todo:
+        first, last = todo.pop()
         with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_disk_in_memory()) as scratch:
-            done = _begin_worker(name, first, cases, Path(scratch), options)
+            done = _begin_worker(name, first, last, Path(scratch), options)
             at, told = Path(scratch, "at"), Path(scratch, "told.json")
-            found = json.loads(told.read_text()) if told.is_file() else {}
-            number = int(at.read_text() or cases) if at.is_file() else cases
-        _add(tally, found)
-        peak, busy = max(peak, found.get("peak_memory_mb", 0.0)), busy + found.get("seconds", 0.0)
+            number = int(at.read_text() or -1) if at.is_file() else -1
+            found = json.loads(told.read_text()) if done.returncode == 0 else {}
         if done.returncode == 0:
-            break
-        if number >= cases or killed >= KEPT:
+            _add(tally, found)
+            peak, busy = max(peak, found["peak_memory_mb"]), busy + found["seconds"]
+            continue
+        if number < first or killed == KEPT:
             raise RuntimeError(f"{name}: the worker ended with {done.returncode}: {done.stderr[-2000:]}")
-        killed, first = killed + 1, number + 1
+        killed += 1
         tally.cases += 1
         tally.kinds[f"undocumented: the process died, {done.returncode}"] += 1
         _begin_worker(name, number, number + 1, None, options)
+        todo += [part for part in ((number + 1, last), (first, number)) if part[0] < part[1]]
     return {"parser": name, **tally.record(), "peak_memory_mb": peak, "seconds": round(busy, 1)}
 
 
@@ -76,7 +78,7 @@ def _begin_worker(
     """Cases [first, last) in a process; without a folder to tell in, they are kept as files and not read."""
     command = [sys.executable, "-m", "tests.fuzz.campaign", "--worker", name, "--out", str(options.out)]
     command += ["--first", str(first), "--last", str(last), "--seed", str(options.seed)]
-    command += ["--scratch", str(scratch)] if scratch else []
+    command += ["--scratch", str(scratch), "--die-at", str(options.die_at)] if scratch else []
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -105,17 +107,18 @@ def _read_all(parser: Parser, options: argparse.Namespace, at: Any, told: Path) 
     tally, kept, begun = Tally(), 0, time.monotonic()
     for number in range(options.first, options.last):
         os.pwrite(at.fileno(), b"%-20d" % number, 0)
+        if number == options.die_at:
+            os.abort()
         case = _case(parser, options.seed, number)
         outcome = judge(parser, case)
         tally.add(outcome)
         if outcome.is_fault and kept < KEPT:
             kept += 1
             _keep(options, number, case, f"{outcome.kind}: {outcome.sentence}")
-        if number % 200 == 0 or number == options.last - 1:
-            told.write_text(json.dumps(_so_far(tally, time.monotonic() - begun)))
+    told.write_text(json.dumps(_counts(tally, time.monotonic() - begun)))
 
 
-def _so_far(tally: Tally, seconds: float) -> dict[str, Any]:
+def _counts(tally: Tally, seconds: float) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     counts = {"cases": tally.cases, "past": tally.past, "kinds": dict(tally.kinds)}
     return {**counts, "slowest_seconds": tally.slowest_seconds, "seconds": seconds, "peak_memory_mb": round(peak)}
@@ -162,8 +165,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", default="scratch/fuzz", help="folder for the files of faults")
     for name in ("--worker", "--scratch"):
         parser.add_argument(name, help=argparse.SUPPRESS)
-    for name in ("--first", "--last"):
-        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
+    for name in ("--first", "--last", "--die-at"):
+        parser.add_argument(name, type=int, default=-1, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 

@@ -1,5 +1,6 @@
 """A few dozen mutated files for every parser; `python -m tests.fuzz.campaign` reads as many as there is time for."""
 
+import json
 from pathlib import Path
 from random import Random
 
@@ -60,3 +61,16 @@ def test_the_campaign_prints_a_line_for_each_parser_and_finds_nothing(
     assert main(["--cases", "4000", "--seed", "1", "--out", str(tmp_path / "faults")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(NAMES) + 1
     assert not (tmp_path / "faults").exists()
+
+
+@pytest.mark.slow
+def test_a_case_that_kills_its_process_is_kept_and_the_others_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--cases", "40", "--seed", "1", "--parsers", "manifest", "--out", str(tmp_path)]
+    assert main([*options, "--die-at", "17"]) == 1
+    found = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert found["cases"] == 40
+    assert found["undocumented"] == {"undocumented: the process died, -6": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest-1-17"]
+    assert (tmp_path / "manifest-1-17" / "manifest.json").is_file()
