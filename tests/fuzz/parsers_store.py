@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import zlib
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -21,6 +20,7 @@ from dynfusion.store.verify import verify
 from tests.fuzz.examples import Examples, arrow
 from tests.fuzz.judge import Files, Parser
 from tests.fuzz.mutations import as_json, mutated_bytes, mutated_tree, strange_value, with_changed_numbers
+from tests.fuzz.on_disk import new_folder
 from tests.fuzz.tables import odd_table
 
 MANIFEST, BLOCKS = "manifest.json", "blocks.bin"
@@ -73,7 +73,7 @@ def _block_tables(examples: Examples) -> Any:
 
 
 def _blocks_reader(examples: Examples) -> Any:
-    folder, manifest = _new_folder(examples, "blocks"), examples.dataset.manifest
+    folder, manifest = new_folder(examples, "blocks"), examples.dataset.manifest
 
     def read(files: Files) -> None:
         (folder / BLOCKS).write_bytes(files[BLOCKS])
@@ -101,7 +101,7 @@ def _sidecars(examples: Examples) -> Any:
 
 
 def _sidecar_reader(examples: Examples) -> Any:
-    folder, manifest = _new_folder(examples, "sidecar"), examples.dataset.manifest
+    folder, manifest = new_folder(examples, "sidecar"), examples.dataset.manifest
     rows = manifest.shards[0].sidecar.rows
 
     def read(files: Files) -> None:
@@ -164,7 +164,7 @@ def _with_other_geometry(tree: dict[str, Any], draw: Random) -> dict[str, Any]:
 
 
 def _dataset_reader(examples: Examples) -> Any:
-    folder = _new_folder(examples, "dataset")
+    folder = new_folder(examples, "dataset")
     for name, content in examples.packed.items():
         (folder / name).write_bytes(content)
 
@@ -183,9 +183,3 @@ def _dataset_reader(examples: Examples) -> Any:
                 (folder / name).write_bytes(examples.packed[name])
 
     return read
-
-
-def _new_folder(examples: Examples, name: str) -> Path:
-    folder = examples.scratch / name
-    folder.mkdir(exist_ok=True)
-    return folder

@@ -13,7 +13,7 @@ from dynfusion.settings import parse_json, parse_overrides, read_toml
 from dynfusion.tuning.records import read_sweep
 from dynfusion.tuning.space import read_space
 from tests.fuzz.memory import MemoryStorage
-from tests.fuzz.parsers_runs import choice, finished_group
+from tests.fuzz.parsers_results import choice, finished_group
 
 DEEP = 50_000
 

@@ -22,7 +22,7 @@ from dynfusion.store.pack_inputs import PackInputs
 from dynfusion.training.config import EngineSettings, TrainSettings
 from dynfusion.training.engine import OPTIMIZER_FILE, TorchEngine
 from tests.fuzz.examples import DIMS, MODEL, Examples, make_examples
-from tests.fuzz.parsers_runs import finished_group
+from tests.fuzz.parsers_results import finished_group
 
 
 class Acting:
