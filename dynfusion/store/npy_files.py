@@ -3,7 +3,6 @@
 import math
 import sys
 import tokenize
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -157,10 +156,8 @@ def array_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a header that only Python 2 wrote
-            shape, fortran, dtype = read(file)
-    except (*_NO_HEADER, UserWarning) as error:
+        shape, fortran, dtype = read(file)
+    except _NO_HEADER as error:
         raise ValueError(f"its header is not readable, {first_line(error)}") from None
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > sys.maxsize:
         raise ValueError(f"it has the shape {shape}")

@@ -1,6 +1,5 @@
 """What `torch.save` wrote into a checkpoint, read by torch's restricted unpickler: tensors and plain values alone."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,10 +17,9 @@ def read_plain(path: Path, device: torch.device, *, allowed: Sequence[type] = ()
     Raises ValueError when it is damaged or holds anything else, of which nothing is run.
     """
     try:
-        with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a protocol that torch.save does not write: an error follows
+        with torch.serialization.safe_globals(list(allowed)):
             return torch.load(path, map_location=device, weights_only=True, mmap=mapped and is_zipfile(path))
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, UserWarning) as error:
         reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), type(error).__name__)
         raise ValueError(
             f"checkpoint file {path}: it holds something else than tensors and plain values, or is damaged ({reason}); "

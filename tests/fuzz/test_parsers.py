@@ -13,6 +13,7 @@ from tests.fuzz.examples import make_examples
 from tests.fuzz.judge import Parser, Tally, case_seed, judge
 from tests.fuzz.parsers import NAMES, all_parsers
 
+pytestmark = pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing")
 CASES = 40
 SEEDS = st.integers(0, (1 << 32) - 1)
 
