@@ -128,6 +128,7 @@ def test_an_archive_that_is_encrypted_or_packed_otherwise(place: int, value: int
     refused({"v.npz": bytes(content)}, "v.npz", r"v.npz is not a readable .npz file")
 
 
+@pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing")
 @pytest.mark.parametrize(
     ("old", "new"),
     [
