@@ -86,6 +86,8 @@ def test_a_listed_file_that_is_a_link_out_of_the_folder_is_refused(
     (folder / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=f"{name}: a link to .*elsewhere, allowed are files of the folder itself"):
         read_manifest(folder)
+    with pytest.raises(ValueError, match=f"{name}: a link to .*elsewhere, allowed are files of the folder itself"):
+        extend(PackInputs({"a": examples.folder / "a"}), folder)
 
 
 def test_links_within_a_folder_and_to_the_whole_of_it_are_followed(examples: Examples, tmp_path: Path) -> None:
