@@ -12,7 +12,7 @@ NAMES = (
     *("manifest", "blocks", "sidecar", "dataset"),
     *("npy", "npz", "embedding folder", "parquet", "arrow", "csv", "table", "task"),
     *("run file", "space file", "checkpoint", "state and history", "run folder", "model"),
-    *("sweep records", "evaluation cells"),
+    *("sweep records", "reference", "Ray's record", "evaluation cells"),
 )
 
 

@@ -7,15 +7,20 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from dynfusion.edges.ray_snapshot import mend_snapshot
+from dynfusion.evaluation.held_out import rows_looked_at
 from dynfusion.evaluation.hiding.patterns import Pattern
 from dynfusion.evaluation.protocol.cells import read_choice, read_result, write_choice, write_result
 from dynfusion.evaluation.protocol.groups import CellGroup, GroupResult
 from dynfusion.evaluation.protocol.jobs import Choice
+from dynfusion.evaluation.reference import Reference, RidgeError, read, write
 from dynfusion.fusion.api import FusionModel
+from dynfusion.training.checkpoint import REGISTERED
 from dynfusion.tuning.records import read_curves, read_finals, read_sweep, read_trials
 from dynfusion.verbs.evaluated_models import read_training
 from tests.fuzz.examples import Examples
@@ -24,6 +29,8 @@ from tests.fuzz.memory import MemoryStorage
 from tests.fuzz.mutations import as_json, mutated_bytes, mutated_tree, with_changed_numbers
 from tests.fuzz.on_disk import Replaced, copied
 
+_CHECKPOINTS = [f"checkpoint-{step:08d}-001" for step in (8, 16, 24)]
+
 
 def result_parsers(examples: Examples) -> list[Parser]:
     """Parsers of what runs, sweeps and evaluations end with."""
@@ -31,6 +38,8 @@ def result_parsers(examples: Examples) -> list[Parser]:
     return [
         Parser("model", _models(examples), _model_reader(examples), model),
         Parser("sweep records", _sweeps(examples), _read_sweep, not_json),
+        Parser("reference", _references(examples), _reference_reader(examples), re.compile("Invalid JSON")),
+        Parser("Ray's record", _snapshots(), _read_snapshot, re.compile("not readable as JSON")),
         Parser("evaluation cells", _cells(examples), _cells_reader(examples), re.compile("(?!)")),
     ]
 
@@ -109,6 +118,57 @@ def _read_sweep(files: Files) -> None:
     read_finals(storage)
     read_trials(storage)
     read_curves(storage)
+
+
+def _references(examples: Examples) -> Any:
+    manifest = examples.dataset.manifest
+    error = RidgeError(("a",), "b", 1.5, 3, 0.1, 20)
+    content = write(Reference(manifest.fingerprint, len(rows_looked_at(manifest, 4096)), (error,)))
+
+    def make(draw: Random) -> Files:
+        if draw.random() < 0.15:
+            return {"reference.json": mutated_bytes(content, draw)}
+        return {"reference.json": as_json(mutated_tree(json.loads(content), draw), draw)}
+
+    return make
+
+
+def _reference_reader(examples: Examples) -> Any:
+    def read_(files: Files) -> None:
+        found = read(files["reference.json"], "reference.json", manifest=examples.dataset.manifest, rows=4096)
+        found.squared_errors()
+
+    return read_
+
+
+def _snapshots() -> Any:
+    """Of three checkpoints, two of which are still there."""
+    results = [{"checkpoint_dir_name": name, "metrics": {"loss": 1.0}} for name in _CHECKPOINTS]
+    state = {
+        "ray_version": ray.__version__,
+        "checkpoint_results": results,
+        "checkpoint_report_indices": [0, 1, 2],
+        "latest_checkpoint_result": results[2],
+        "pending_training_results": results[1:],
+        "pending_validation_specs": [None, None],
+    }
+
+    def make(draw: Random) -> Files:
+        if draw.random() < 0.15:
+            return {REGISTERED: mutated_bytes(json.dumps(state).encode(), draw)}
+        return {REGISTERED: as_json(mutated_tree(state, draw), draw)}
+
+    return make
+
+
+def _read_snapshot(files: Files) -> None:
+    """What cannot be used is put aside, and the sentence about it told."""
+    said: list[str] = []
+    storage = MemoryStorage(files)
+    left = mend_snapshot(storage, set(_CHECKPOINTS[:2]), said.append)
+    assert left <= set(_CHECKPOINTS[:2])
+    if REGISTERED not in storage.contents:
+        raise ValueError(" ".join(said[0].split()))
 
 
 def _cells(examples: Examples) -> Any:
