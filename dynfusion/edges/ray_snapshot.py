@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from dynfusion.settings import parse_json
+from dynfusion.store.printable import printable
 from dynfusion.training.checkpoint import REGISTERED, checkpoint_names, note_attempts, torn
 from dynfusion.training.storage import Storage
 
@@ -49,7 +50,7 @@ def mend_snapshot(storage: Storage, usable: Set[str], say: Callable[[str], None]
     try:
         before = parse_json(content, REGISTERED)
         if before["ray_version"] != ray.__version__:
-            raise ValueError(f"it is of Ray {before['ray_version']} and this is Ray {ray.__version__}")
+            raise ValueError(f"it is of Ray {printable(before['ray_version'])[:40]} and this is Ray {ray.__version__}")
         after = _only(before, usable)
         left, gone = _names(after), _names(before) - _names(after)
     except (ValueError, LookupError, TypeError) as error:

@@ -49,6 +49,8 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "dynfusion/tuning/records.py": ("read_", "_read", "_named"),
     "dynfusion/tuning/space.py": ("read_space", "_leaves", "_distribution", "_check_range", "_ordered", "_listed"),
     "dynfusion/evaluation/protocol/cells.py": ("read_result", "read_choice", "_read"),
+    "dynfusion/evaluation/reference.py": ("read", "Reference."),
+    "dynfusion/edges/ray_snapshot.py": ("mend_snapshot", "_only", "_names"),
     "dynfusion/evaluation/tasks/task.py": ("label_array", "_label_column", "split_array"),
     "dynfusion/verbs/labelled_table.py": ("read_labelled", "_read", "_labels", "_is_binary", "_if_there"),
     "dynfusion/verbs/evaluated_models.py": ("read_training", "_require_table"),
