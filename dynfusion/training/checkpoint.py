@@ -186,7 +186,8 @@ def next_attempt(storage: Storage) -> int:
 
     Raises ValueError when the record of attempts is of another kind.
     """
-    where, used = f"{storage.address}/{ATTEMPTS}", 0
+    where = f"{storage.address}/{ATTEMPTS}"
+    used: Any = 0
     with suppress(FileNotFoundError):
         record = parse_json(storage.read(ATTEMPTS), where)
         used = record.get("used") if isinstance(record, dict) else None
