@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
 
 SAME = "the weights of an undisturbed run, each record once"
 OUTAGE_SECONDS = 20.0
+FATAL_SECONDS = 5.0
+"""Of silence: then a node counts as dead."""
 FASTER = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_failure_threshold": "4",
@@ -63,18 +65,20 @@ def test_a_store_that_is_away_for_a_while_holds_a_run_up_and_changes_nothing(
 def test_a_network_that_is_cut_between_two_nodes(
     seconds: float, what: str, dataset: Dataset, undisturbed: bytes, tmp_path: Path
 ) -> None:
-    with two_namespaces() as (first, second):
-        with two_node_cluster(head_cpus=1, second_cpus=1, env=FASTER, places=(first, second)) as cluster:
+    with (
+        two_namespaces() as (first, second),
+        two_node_cluster(head_cpus=1, second_cpus=1, env=FASTER, places=(first, second)) as cluster,
+    ):
 
-            def cut(driver: subprocess.Popen[str]) -> None:
-                second.link("down")
-                time.sleep(seconds)
-                second.link("up")
-                if seconds > 5:
-                    cluster.add_node(1, place=second)
+        def cut(driver: subprocess.Popen[str]) -> None:
+            second.link("down")
+            time.sleep(seconds)
+            second.link("up")
+            if seconds > FATAL_SECONDS:
+                cluster.add_node(1, place=second)
 
-            disturb, done = once(150, cut)
-            code, output = train(run_file(dataset.uri, tmp_path), cluster.environment, disturb, before=first.enter)
+        disturb, done = once(150, cut)
+        code, output = train(run_file(dataset.uri, tmp_path), cluster.environment, disturb, before=first.enter)
     assert code == 0, output
     assert done
     require_whole(tmp_path, undisturbed)
