@@ -75,7 +75,7 @@ def test_the_code_is_a_small_layer_on_top_of_its_dependencies(target: str) -> No
     steps = [(each.source, each.text.split()[-1]) for each in STAGES[target].instructions if each.word == "COPY"]
     assert steps == [
         (f"environment-{target}", "/opt/venv"),
-        ("wheel", "/opt/wheels"),
+        ("wheel", "/opt/built"),
         (None, "jobs"),
         (None, "tune_spaces"),
     ]
