@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
-from dynfusion.evaluation.validation import ValidationSettings
+from dynfusion.evaluation.settings import EvaluationSettings
+from dynfusion.evaluation.validation_settings import ValidationSettings
 from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.masking import MaskingSettings
 from dynfusion.fusion.model import ModelSettings

@@ -18,8 +18,8 @@ from dynfusion.evaluation.protocol.jobs import Choice, ChoiceJob, GroupJob, Keys
 from dynfusion.evaluation.protocol.plan import Part
 from dynfusion.evaluation.protocol.reader import choose
 from dynfusion.evaluation.protocol.run import run_group
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.representations.features import Representation
+from dynfusion.evaluation.settings import EvaluationSettings
 from dynfusion.evaluation.tasks.splits import Fold
 from dynfusion.evaluation.tasks.task import TaskData
 

@@ -9,16 +9,9 @@ from dynfusion.evaluation.insight.collapse import collapse_records
 from dynfusion.evaluation.insight.influence import influence_records
 from dynfusion.evaluation.insight.molecules import InsightModel, Record
 from dynfusion.evaluation.insight.reconstruction import Rivals, reconstruction_records
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
-from dynfusion.evaluation.representations.imputers import (
-    ImputerSettings,
-    Pool,
-    Ridge,
-    collect,
-    fit_ridge,
-    ridge_plan,
-)
+from dynfusion.evaluation.representations.imputers import Pool, Ridge, collect, fit_ridge, ridge_plan
 from dynfusion.evaluation.representations.knn_imputer import Neighbours, choose_neighbours, collect_neighbours
+from dynfusion.evaluation.settings import EvaluationSettings, ImputerSettings
 from dynfusion.evaluation.tasks.task import TaskData
 
 Progress = Callable[[int, int], None]

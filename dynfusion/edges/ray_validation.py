@@ -37,7 +37,8 @@ from dynfusion.edges.references import open_reference
 from dynfusion.edges.retry import FAILURES, one_line
 from dynfusion.edges.s3_storage import below, open_storage
 from dynfusion.evaluation.tasks.task import TaskData, read_task
-from dynfusion.evaluation.validation import METRICS, checkpoints_between_checks, validate, validation_line
+from dynfusion.evaluation.validation import checkpoints_between_checks, validate, validation_line
+from dynfusion.evaluation.validation_settings import METRICS
 from dynfusion.fusion.api import FusionModel
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build

@@ -5,7 +5,7 @@ from pathlib import Path
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.edges.s3_storage import open_storage
 from dynfusion.evaluation.reference import Reference, read, write
-from dynfusion.evaluation.validation import ValidationSettings
+from dynfusion.evaluation.validation_settings import ValidationSettings
 from dynfusion.store.manifest import Manifest
 from dynfusion.training.storage import Storage
 

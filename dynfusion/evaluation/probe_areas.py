@@ -15,10 +15,10 @@ from dynfusion.evaluation.hiding.masks import visible_mask
 from dynfusion.evaluation.hiding.patterns import subsets
 from dynfusion.evaluation.probes.linear import LinearProbe
 from dynfusion.evaluation.probes.prior import prior
-from dynfusion.evaluation.probes.settings import ProbeSettings
 from dynfusion.evaluation.protocol.reader import probe_task
 from dynfusion.evaluation.representations.fused import Model, embed_rows, matched
 from dynfusion.evaluation.scores.resampling import metric_resamples, once
+from dynfusion.evaluation.settings import ProbeSettings
 from dynfusion.evaluation.tasks.task import TaskData
 
 HEAD = {"inverse_penalty": 1e-2}

@@ -17,7 +17,6 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from dynfusion.evaluation.held_out import held_out, rows_looked_at, views
 from dynfusion.evaluation.representations.imputers import (
-    ImputerSettings,
     Statistics,
     collect,
     fit_ridge,
@@ -26,6 +25,7 @@ from dynfusion.evaluation.representations.imputers import (
     standardise_present,
 )
 from dynfusion.evaluation.representations.pool import read_pool
+from dynfusion.evaluation.settings import ImputerSettings
 from dynfusion.evaluation.threads import one_thread
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.manifest import Manifest

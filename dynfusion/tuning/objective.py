@@ -8,7 +8,7 @@ To add one: a row here, of what it is and of the metrics that it is the sum of.
 
 from collections.abc import Collection, Mapping, Sequence
 
-from dynfusion.evaluation.validation import ValidationSettings
+from dynfusion.evaluation.validation_settings import ValidationSettings
 from dynfusion.settings import nearest
 from dynfusion.store.manifest import Manifest
 

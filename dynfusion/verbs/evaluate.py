@@ -15,7 +15,6 @@ from dynfusion.evaluation.protocol.groups import GroupResult, in_plan_order
 from dynfusion.evaluation.protocol.jobs import TaskInputs, task_inputs
 from dynfusion.evaluation.protocol.outcome import TaskOutcome
 from dynfusion.evaluation.protocol.plan import Part, parts
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.report.assembly import ModelRecord, Provenance, build_report
 from dynfusion.evaluation.report.cells_table import cells_table
 from dynfusion.evaluation.report.page import read_report, terminal_table, write_report
@@ -26,6 +25,7 @@ from dynfusion.evaluation.representations.pool import read_pool
 from dynfusion.evaluation.representations.table import rivals
 from dynfusion.evaluation.representations.units import standardised
 from dynfusion.evaluation.scores.resampling import one_class_share
+from dynfusion.evaluation.settings import EvaluationSettings
 from dynfusion.evaluation.tasks.leaks import leaks
 from dynfusion.evaluation.tasks.task import SPLITS, TaskData
 from dynfusion.evaluation.versions import versions

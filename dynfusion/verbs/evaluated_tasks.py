@@ -10,7 +10,7 @@ import numpy as np
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.ray_tasks import map_on_ray
 from dynfusion.encoders.structure import StructureArrays, structure_arrays
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
+from dynfusion.evaluation.settings import EvaluationSettings
 from dynfusion.evaluation.tasks.structure import Structure
 from dynfusion.evaluation.tasks.task import TaskData, read_task
 

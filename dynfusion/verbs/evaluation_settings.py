@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
+from dynfusion.evaluation.settings import EvaluationSettings
 from dynfusion.settings import Settings, build, parse_overrides
 
 

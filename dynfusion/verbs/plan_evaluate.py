@@ -11,7 +11,6 @@ import pyarrow as pa
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.evaluation.protocol.cost import Sizes, machine_speed, sizes_of, task_seconds
 from dynfusion.evaluation.protocol.plan import Part, parts
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.report.assembly import FINGERPRINT_BITS
 from dynfusion.evaluation.representations.features import (
     FINGERPRINT,
@@ -24,6 +23,7 @@ from dynfusion.evaluation.representations.features import (
 from dynfusion.evaluation.representations.fused import Fused
 from dynfusion.evaluation.representations.imputers import Imputers
 from dynfusion.evaluation.representations.table import lines
+from dynfusion.evaluation.settings import EvaluationSettings
 from dynfusion.evaluation.tasks.task import Kind, label_array, split_array
 from dynfusion.verbs.display import console, duration
 from dynfusion.verbs.evaluated_models import EvaluatedModel, open_models, parse_models

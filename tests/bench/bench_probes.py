@@ -22,7 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from dynfusion.evaluation.probes.probe import PROBES, ProbeSettings, ProbeTask
+from dynfusion.evaluation.probes.probe import PROBES, ProbeTask
+from dynfusion.evaluation.settings import ProbeSettings
 
 DIM = 1496
 ROUNDS = 5

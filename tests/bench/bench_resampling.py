@@ -21,7 +21,8 @@ import sklearn
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from dynfusion.evaluation.scores.resampling import StatisticsSettings, metrics_resamples, resample_counts
+from dynfusion.evaluation.scores.resampling import metrics_resamples, resample_counts
+from dynfusion.evaluation.settings import StatisticsSettings
 
 ROUNDS = 9
 PEER_RESAMPLES = 5

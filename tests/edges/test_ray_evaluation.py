@@ -8,7 +8,7 @@ from dynfusion.edges.ray_cluster import cluster
 from dynfusion.edges.ray_evaluation import evaluate_on_ray
 from dynfusion.edges.ray_insight import fit_rivals_on_ray
 from dynfusion.edges.ray_tasks import map_on_ray
-from dynfusion.evaluation.representations.imputers import ImputerSettings
+from dynfusion.evaluation.settings import ImputerSettings
 from tests.evaluation.synthetic import LatentModel, inputs, plan, rivals, run, settings, task
 
 

@@ -24,7 +24,8 @@ from dynfusion.edges.ray_halt import Halt
 from dynfusion.edges.ray_train import _best, train_on_ray
 from dynfusion.edges.ray_validation import Validator, known_score, validation_config, wait_for_score
 from dynfusion.edges.s3_storage import open_storage
-from dynfusion.evaluation.validation import ValidationSettings, validate, validation_line
+from dynfusion.evaluation.validation import validate, validation_line
+from dynfusion.evaluation.validation_settings import ValidationSettings
 from dynfusion.fusion.api import FusionModel
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import to_toml

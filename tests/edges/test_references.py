@@ -11,8 +11,9 @@ from dynfusion.edges.ray_train import train_on_ray
 from dynfusion.edges.ray_validation import Validator
 from dynfusion.edges.references import keep_reference, open_reference
 from dynfusion.evaluation.reference import Reference, fit_reference
-from dynfusion.evaluation.representations.imputers import ImputerSettings
-from dynfusion.evaluation.validation import ValidationSettings, validate
+from dynfusion.evaluation.settings import ImputerSettings
+from dynfusion.evaluation.validation import validate
+from dynfusion.evaluation.validation_settings import ValidationSettings
 from dynfusion.fusion.api import FusionModel
 from dynfusion.fusion.losses import LossSettings
 from dynfusion.run_settings import RunSettings

@@ -15,12 +15,12 @@ from dynfusion.evaluation.insight.reconstruction import Rivals
 from dynfusion.evaluation.protocol.groups import CellGroup, GroupResult
 from dynfusion.evaluation.protocol.outcome import TaskOutcome
 from dynfusion.evaluation.protocol.plan import Part, parts
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.report.assembly import ModelRecord, Provenance, build_report
 from dynfusion.evaluation.representations.features import Contestant, Fingerprint, Joined, MeanImputed, Single
 from dynfusion.evaluation.representations.imputers import Imputers, Ridge, ridge_plan
 from dynfusion.evaluation.representations.knn_imputer import KnnImputer, Neighbours
 from dynfusion.evaluation.scores.metrics import metrics_of
+from dynfusion.evaluation.settings import EvaluationSettings
 from dynfusion.evaluation.tasks.task import Kind
 
 NAMES = ("a", "b", "c")

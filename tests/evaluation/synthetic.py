@@ -6,18 +6,15 @@ import numpy as np
 import torch
 
 from dynfusion.evaluation.insight.reconstruction import Rivals
-from dynfusion.evaluation.probes.settings import ProbeSettings
 from dynfusion.evaluation.protocol.groups import GroupResult
 from dynfusion.evaluation.protocol.jobs import Keys, TaskInputs, choice_jobs, group_jobs, task_inputs
 from dynfusion.evaluation.protocol.plan import Part, parts
 from dynfusion.evaluation.protocol.reader import choose
 from dynfusion.evaluation.protocol.run import run_group
-from dynfusion.evaluation.protocol.settings import EvaluationSettings, HidingSettings
 from dynfusion.evaluation.representations.features import FUSED, Contestant
 from dynfusion.evaluation.representations.fused import embed_task
 from dynfusion.evaluation.representations.imputers import (
     Imputers,
-    ImputerSettings,
     Pool,
     collect,
     fit_ridge,
@@ -28,7 +25,13 @@ from dynfusion.evaluation.representations.imputers import (
 from dynfusion.evaluation.representations.knn_imputer import choose_neighbours, collect_neighbours
 from dynfusion.evaluation.representations.table import rivals as contestants
 from dynfusion.evaluation.representations.units import standardised
-from dynfusion.evaluation.tasks.splits import SplitSettings
+from dynfusion.evaluation.settings import (
+    EvaluationSettings,
+    HidingSettings,
+    ImputerSettings,
+    ProbeSettings,
+    SplitSettings,
+)
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.fusion.model import FusionNetwork, ModelSettings
 

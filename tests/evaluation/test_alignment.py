@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dynfusion.evaluation.insight.alignment import alignment_records, cross_modal_records, uniformity
-from dynfusion.evaluation.insight.molecules import InsightModel, InsightSettings, evenly_spaced
+from dynfusion.evaluation.insight.molecules import InsightModel, evenly_spaced
+from dynfusion.evaluation.settings import InsightSettings
 from dynfusion.fusion.api import FusionModel
 from tests.evaluation.synthetic import MODALITIES, network, task
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dynfusion.evaluation.insight.collapse import collapse_records, entropies, spectrum
-from dynfusion.evaluation.insight.molecules import InsightSettings
+from dynfusion.evaluation.settings import InsightSettings
 from dynfusion.fusion.api import FusionModel
 from tests.evaluation.synthetic import MODALITIES, network, task
 

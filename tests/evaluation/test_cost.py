@@ -5,7 +5,7 @@ import pytest
 
 from dynfusion.evaluation.protocol.cost import Speed, choice_seconds, fit_seconds, machine_speed, sizes_of, task_seconds
 from dynfusion.evaluation.protocol.jobs import Keys, choice_jobs, group_jobs
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
+from dynfusion.evaluation.settings import EvaluationSettings
 from tests.evaluation.synthetic import LatentModel, inputs, plan, task
 
 SETTINGS = EvaluationSettings()

@@ -7,7 +7,6 @@ from sklearn.linear_model import Ridge
 
 from dynfusion.evaluation.representations.imputers import (
     CLIP,
-    ImputerSettings,
     Pool,
     fit_ridge,
     hold_rows,
@@ -15,6 +14,7 @@ from dynfusion.evaluation.representations.imputers import (
     ridge_plan,
     standardise,
 )
+from dynfusion.evaluation.settings import ImputerSettings
 from dynfusion.fusion.model import FusionNetwork, ModelSettings
 from tests.evaluation.synthetic import MODALITIES, LatentModel, imputers
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dynfusion.evaluation.insight.influence import gate_statistics, gini, influence_records
-from dynfusion.evaluation.insight.molecules import InsightSettings
+from dynfusion.evaluation.settings import InsightSettings
 from dynfusion.fusion.api import FusionModel
 from tests.evaluation.synthetic import MODALITIES, network, task
 

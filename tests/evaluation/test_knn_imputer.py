@@ -3,13 +3,14 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from dynfusion.evaluation.insight.retrieval import unit
-from dynfusion.evaluation.representations.imputers import ImputerSettings, Pool, ridge_plan
+from dynfusion.evaluation.representations.imputers import Pool, ridge_plan
 from dynfusion.evaluation.representations.knn_imputer import (
     choose_neighbours,
     collect_neighbours,
     impute_by_neighbours,
     nearest_rows,
 )
+from dynfusion.evaluation.settings import ImputerSettings
 from tests.evaluation.synthetic import MODALITIES, LatentModel
 
 HOW = ImputerSettings(neighbours=(1, 3, 8, 30))

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from dynfusion.encoders.molecules import canonical_key
+from dynfusion.evaluation.settings import SplitSettings
 from dynfusion.evaluation.tasks.leaks import LeakRecord, leaks
-from dynfusion.evaluation.tasks.splits import Fold, SplitSettings, folds
+from dynfusion.evaluation.tasks.splits import Fold, folds
 from tests.evaluation.molecules import freesolv, molecule_task
 
 TRAIN = ["C[C@H](N)C(=O)O", "CC(C)Cc1ccc(cc1)C(C)C(=O)O", "OCCO", "C1CC"]

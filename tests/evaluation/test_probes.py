@@ -9,7 +9,8 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from dynfusion.evaluation.probes.prior import prior
-from dynfusion.evaluation.probes.probe import PROBES, Head, Probe, ProbeSettings, ProbeTask, available_probes
+from dynfusion.evaluation.probes.probe import PROBES, Head, Probe, ProbeTask, available_probes
+from dynfusion.evaluation.settings import ProbeSettings
 
 BINARY, REGRESSION = ProbeTask("binary"), ProbeTask("regression")
 HERE = available_probes()

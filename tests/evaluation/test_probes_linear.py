@@ -5,7 +5,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from dynfusion.evaluation.probes.linear import LinearProbe
-from dynfusion.evaluation.probes.probe import ProbeSettings, ProbeTask
+from dynfusion.evaluation.probes.probe import ProbeTask
+from dynfusion.evaluation.settings import ProbeSettings
 
 BINARY, REGRESSION = ProbeTask("binary"), ProbeTask("regression")
 

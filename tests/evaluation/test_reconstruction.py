@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
-from dynfusion.evaluation.insight.molecules import InsightSettings
 from dynfusion.evaluation.insight.reconstruction import Rivals, reconstruction_records
 from dynfusion.evaluation.representations.imputers import (
-    ImputerSettings,
     Pool,
     collect,
     fit_ridge,
@@ -16,7 +14,7 @@ from dynfusion.evaluation.representations.imputers import (
     standardise_present,
 )
 from dynfusion.evaluation.representations.knn_imputer import choose_neighbours, collect_neighbours
-from dynfusion.evaluation.scores.resampling import StatisticsSettings
+from dynfusion.evaluation.settings import ImputerSettings, InsightSettings, StatisticsSettings
 from dynfusion.evaluation.tasks.task import TaskData
 from tests.evaluation.synthetic import MODALITIES, LatentModel, rivals, task
 

@@ -10,7 +10,6 @@ from sklearn.linear_model import Ridge
 
 from dynfusion.evaluation.reference import Reference, fit_reference, pack_statistics, read, write
 from dynfusion.evaluation.representations.imputers import (
-    ImputerSettings,
     collect,
     fit_ridge,
     impute,
@@ -19,7 +18,9 @@ from dynfusion.evaluation.representations.imputers import (
     standardise_present,
 )
 from dynfusion.evaluation.representations.pool import read_pool
-from dynfusion.evaluation.validation import ValidationSettings, validate
+from dynfusion.evaluation.settings import ImputerSettings
+from dynfusion.evaluation.validation import validate
+from dynfusion.evaluation.validation_settings import ValidationSettings
 from dynfusion.store.dataset import Dataset
 from tests.datasets import DIMS, packed
 

@@ -7,7 +7,7 @@ from dynfusion.evaluation.hiding.patterns import Pattern, all_subsets
 from dynfusion.evaluation.report.comparisons import build_comparisons, build_subset_comparisons
 from dynfusion.evaluation.report.curves import build_curves, column_subsets
 from dynfusion.evaluation.report.tables import build_tables, subset_records
-from dynfusion.evaluation.scores.resampling import StatisticsSettings
+from dynfusion.evaluation.settings import StatisticsSettings
 from tests.evaluation.outcomes import NAMES, RESAMPLES, group, outcome, result
 
 SETTINGS = StatisticsSettings()

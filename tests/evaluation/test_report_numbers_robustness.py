@@ -16,7 +16,7 @@ from dynfusion.evaluation.report.hiding import (
     training_records,
 )
 from dynfusion.evaluation.report.robustness import modality_value_records, robustness_records
-from dynfusion.evaluation.scores.resampling import StatisticsSettings
+from dynfusion.evaluation.settings import StatisticsSettings
 from tests.evaluation.outcomes import MOLECULES, NAMES, RESAMPLES, group, outcome, result
 
 SETTINGS = StatisticsSettings()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from dynfusion.evaluation.hiding.patterns import Pattern, all_subsets
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.report.assembly import build_report
 from dynfusion.evaluation.report.cells_table import SCHEMA, cells_table, intervals
-from dynfusion.evaluation.scores.resampling import StatisticsSettings, interval
+from dynfusion.evaluation.scores.resampling import interval
+from dynfusion.evaluation.settings import EvaluationSettings, StatisticsSettings
 from tests.evaluation.outcomes import (
     MOLECULES,
     NAMES,

@@ -4,7 +4,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from dynfusion.evaluation.scores.calibration import brier, calibration_error, confidence
-from dynfusion.evaluation.scores.resampling import StatisticsSettings, once, resample_counts
+from dynfusion.evaluation.scores.resampling import once, resample_counts
+from dynfusion.evaluation.settings import StatisticsSettings
 
 
 def column(values: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ from scipy.stats import t, ttest_1samp, ttest_ind
 
 from dynfusion.evaluation.scores.comparison import Estimate, best_of, compare
 from dynfusion.evaluation.scores.folds import FoldDifferences, corrected_difference
-from dynfusion.evaluation.scores.resampling import StatisticsSettings, metric_resamples, resample_counts
+from dynfusion.evaluation.scores.resampling import metric_resamples, resample_counts
+from dynfusion.evaluation.settings import StatisticsSettings
 
 DIFFERENCES = np.array([0.01, 0.03, 0.02, 0.04, 0.00])
 

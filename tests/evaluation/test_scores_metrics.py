@@ -9,7 +9,6 @@ from dynfusion.evaluation.scores.drawn import drawn_by_group
 from dynfusion.evaluation.scores.metrics import METRICS, PRIMARY, metrics_of
 from dynfusion.evaluation.scores.ranking import areas
 from dynfusion.evaluation.scores.resampling import (
-    StatisticsSettings,
     interval,
     metric_resamples,
     metrics_resamples,
@@ -17,6 +16,7 @@ from dynfusion.evaluation.scores.resampling import (
     one_class_share,
     resample_counts,
 )
+from dynfusion.evaluation.settings import StatisticsSettings
 
 SETTINGS = StatisticsSettings(resamples=1000)
 SCIKIT_LEARN: dict[str, Callable[..., float]] = {

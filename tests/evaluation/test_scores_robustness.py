@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import trapezoid
 
-from dynfusion.evaluation.scores.resampling import StatisticsSettings, interval, metric_resamples, resample_counts
+from dynfusion.evaluation.scores.resampling import interval, metric_resamples, resample_counts
 from dynfusion.evaluation.scores.robustness import (
     chance_corrected_drop,
     curve_area,
@@ -13,6 +13,7 @@ from dynfusion.evaluation.scores.robustness import (
     shapley,
     worst_subset,
 )
+from dynfusion.evaluation.settings import StatisticsSettings
 
 
 def test_a_hand_worked_drop_is_an_eighth_of_the_metric_and_a_third_of_what_was_above_chance():

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from dynfusion.evaluation.probes.labelled import ProbeTask
 from dynfusion.evaluation.probes.selection import best_of
-from dynfusion.evaluation.probes.settings import ProbeTask
 
 BINARY = ProbeTask("binary", 0)
 LABELS = np.arange(40)[:, None] % 2.0

@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dynfusion.evaluation.tasks.splits import SplitSettings, folds, scaffold_fold_numbers, scaffold_split
+from dynfusion.evaluation.settings import SplitSettings
+from dynfusion.evaluation.tasks.splits import folds, scaffold_fold_numbers, scaffold_split
 from dynfusion.evaluation.tasks.structure import scaffold_groups
 from dynfusion.settings import build
 from tests.evaluation.molecules import freesolv, molecule_task

@@ -14,14 +14,13 @@ from sklearn.preprocessing import StandardScaler
 from dynfusion.evaluation.held_out import chosen_rows
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.evaluation.validation import (
-    METRICS,
-    ValidationSettings,
     check_task,
     checkpoints_between_checks,
     score_test,
     validate,
     validation_line,
 )
+from dynfusion.evaluation.validation_settings import METRICS, ValidationSettings
 from dynfusion.fusion.api import FusionModel
 from dynfusion.fusion.losses import LossSettings
 from dynfusion.store.dataset import Dataset

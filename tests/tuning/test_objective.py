@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dynfusion.evaluation import validation
-from dynfusion.evaluation.validation import ValidationSettings
+from dynfusion.evaluation import validation_settings
+from dynfusion.evaluation.validation_settings import ValidationSettings
 from dynfusion.store.manifest import Manifest
 from dynfusion.tuning.objective import (
     METRICS,
@@ -42,7 +42,7 @@ def test_objectives_are_sums_of_metrics() -> None:
 
 def test_every_objective_is_made_of_metrics_that_validation_has() -> None:
     assert set(METRICS) == set(OBJECTIVES)
-    assert {metric for parts in METRICS.values() for metric in parts} <= set(validation.METRICS)
+    assert {metric for parts in METRICS.values() for metric in parts} <= set(validation_settings.METRICS)
 
 
 @pytest.mark.parametrize(

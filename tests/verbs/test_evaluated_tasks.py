@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
-from dynfusion.evaluation.tasks.splits import SplitSettings
+from dynfusion.evaluation.settings import EvaluationSettings, SplitSettings
 from dynfusion.verbs.evaluated_tasks import check_task
 from tests.datasets import DIMS, packed
 

@@ -18,8 +18,9 @@ import numpy as np
 from jaxtyping import Float
 
 from dynfusion.evaluation.hiding.patterns import subsets
-from dynfusion.evaluation.insight.molecules import InsightModel, InsightSettings, Molecules, Record, scored_molecules
+from dynfusion.evaluation.insight.molecules import InsightModel, Molecules, Record, scored_molecules
 from dynfusion.evaluation.insight.retrieval import ranks, row_cosines, unit
+from dynfusion.evaluation.settings import InsightSettings
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.evaluation.threads import one_thread
 

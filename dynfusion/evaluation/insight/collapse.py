@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from dynfusion.evaluation.hiding.patterns import subsets
-from dynfusion.evaluation.insight.molecules import InsightModel, InsightSettings, Record, scored_molecules
+from dynfusion.evaluation.insight.molecules import InsightModel, Record, scored_molecules
+from dynfusion.evaluation.settings import InsightSettings
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.evaluation.threads import one_thread
 

@@ -9,8 +9,9 @@ import zlib
 import numpy as np
 from jaxtyping import Float
 
-from dynfusion.evaluation.insight.molecules import InsightModel, InsightSettings, Molecules, Record, scored_molecules
+from dynfusion.evaluation.insight.molecules import InsightModel, Molecules, Record, scored_molecules
 from dynfusion.evaluation.insight.retrieval import row_cosines
+from dynfusion.evaluation.settings import InsightSettings
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.evaluation.threads import one_thread
 

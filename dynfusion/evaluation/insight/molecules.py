@@ -6,29 +6,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
-from pydantic import Field
 
 from dynfusion.evaluation.hiding.masks import visible_mask
 from dynfusion.evaluation.representations.fused import Model
 from dynfusion.evaluation.tasks.task import TaskData
-from dynfusion.settings import Settings
 
 Record = dict[str, object]
-
-
-class InsightSettings(Settings):
-    """How many molecules are looked at."""
-
-    reconstruction_rows: int = Field(
-        10_000, ge=2, description="most test molecules of a task that reconstruction is scored on, evenly spaced"
-    )
-    candidates: int = Field(
-        10_000,
-        ge=2,
-        description="candidates of retrieval: for reconstructed embeddings filled up to this with pool molecules, for "
-        "alignment and collapse at most this many test molecules, evenly spaced",
-    )
-    seed: int = Field(0, ge=0, description="seed of the shuffling of a modality over molecules")
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from dynfusion.evaluation.hiding.patterns import subsets
-from dynfusion.evaluation.insight.molecules import InsightSettings, Molecules, Record, evenly_spaced, scored_molecules
+from dynfusion.evaluation.insight.molecules import Molecules, Record, evenly_spaced, scored_molecules
 from dynfusion.evaluation.insight.retrieval import Ranks, ranks, row_cosines
 from dynfusion.evaluation.representations.fused import Model
 from dynfusion.evaluation.representations.imputers import (
@@ -27,7 +27,8 @@ from dynfusion.evaluation.representations.imputers import (
     standardise_present,
 )
 from dynfusion.evaluation.representations.knn_imputer import KnnImputer, Pair, impute_by_neighbours, nearest_rows
-from dynfusion.evaluation.scores.resampling import StatisticsSettings, interval, resample_counts
+from dynfusion.evaluation.scores.resampling import interval, resample_counts
+from dynfusion.evaluation.settings import InsightSettings, StatisticsSettings
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.evaluation.threads import one_thread
 

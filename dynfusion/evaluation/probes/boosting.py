@@ -13,9 +13,10 @@ from jaxtyping import Float
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
+from dynfusion.evaluation.probes.labelled import Labelled, ProbeTask
 from dynfusion.evaluation.probes.prior import prior
 from dynfusion.evaluation.probes.selection import best_of
-from dynfusion.evaluation.probes.settings import Labelled, ProbeSettings, ProbeTask
+from dynfusion.evaluation.settings import ProbeSettings
 
 Model: TypeAlias = HistGradientBoostingClassifier | HistGradientBoostingRegressor
 LEARNING_RATE = 0.1

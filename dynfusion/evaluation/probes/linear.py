@@ -21,9 +21,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from dynfusion.evaluation.probes.generalised_linear import Targets, path
+from dynfusion.evaluation.probes.labelled import Labelled, ProbeTask, indicators
 from dynfusion.evaluation.probes.prior import prior
 from dynfusion.evaluation.probes.selection import best_of
-from dynfusion.evaluation.probes.settings import Labelled, ProbeSettings, ProbeTask, indicators
+from dynfusion.evaluation.settings import ProbeSettings
 
 
 @dataclass(frozen=True)

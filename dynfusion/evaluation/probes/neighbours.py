@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Float32
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from dynfusion.evaluation.probes.labelled import Labelled, ProbeTask, indicators
 from dynfusion.evaluation.probes.prior import prior
 from dynfusion.evaluation.probes.selection import best_of
-from dynfusion.evaluation.probes.settings import Labelled, ProbeSettings, ProbeTask, indicators
+from dynfusion.evaluation.settings import ProbeSettings
 
 ROWS_AT_ONCE = 512
 LEAST_DISTANCE = 1e-6

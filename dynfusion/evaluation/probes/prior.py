@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from dynfusion.evaluation.probes.settings import ProbeTask
+from dynfusion.evaluation.probes.labelled import ProbeTask
 
 
 def prior(labels: Float[np.ndarray, "rows labels"], target: ProbeTask) -> Float[np.ndarray, " outputs"]:

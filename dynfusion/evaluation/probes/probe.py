@@ -14,10 +14,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from dynfusion.evaluation.probes.boosting import BoostingProbe
+from dynfusion.evaluation.probes.labelled import Labelled, ProbeTask
 from dynfusion.evaluation.probes.linear import LinearProbe
 from dynfusion.evaluation.probes.neighbours import NeighboursProbe
-from dynfusion.evaluation.probes.settings import Labelled, ProbeSettings, ProbeTask
 from dynfusion.evaluation.probes.xgboost_defaults import XGBoostProbe, installed
+from dynfusion.evaluation.settings import ProbeSettings
 
 __all__ = ["PROBES", "Head", "Labelled", "Probe", "ProbeSettings", "ProbeTask", "available_probes"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from dynfusion.evaluation.probes.settings import Labelled, ProbeTask
+from dynfusion.evaluation.probes.labelled import Labelled, ProbeTask
 from dynfusion.evaluation.scores.metrics import PRIMARY
 from dynfusion.evaluation.scores.resampling import metric_resamples, once
 

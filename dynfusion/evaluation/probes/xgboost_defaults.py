@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from dynfusion.evaluation.probes.labelled import Labelled, ProbeTask
 from dynfusion.evaluation.probes.prior import prior
-from dynfusion.evaluation.probes.settings import Labelled, ProbeSettings, ProbeTask
+from dynfusion.evaluation.settings import ProbeSettings
 
 TREES = 100
 """XGBoost's default number."""

@@ -18,8 +18,8 @@ from threadpoolctl import threadpool_limits
 
 from dynfusion.evaluation.probes.xgboost_defaults import TREES
 from dynfusion.evaluation.protocol.plan import Part
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.representations.features import CONCAT_RIDGE
+from dynfusion.evaluation.settings import EvaluationSettings
 from dynfusion.evaluation.tasks.task import SPLITS, Kind
 
 REFERENCE = {"dense": 0.24, "trees": 0.11}

@@ -9,9 +9,9 @@ from jaxtyping import UInt8
 
 from dynfusion.evaluation.protocol.groups import PROBE_SEED, CellGroup, key_of
 from dynfusion.evaluation.protocol.plan import Part
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.representations.features import Contestant, Representation
 from dynfusion.evaluation.scores.resampling import resample_counts
+from dynfusion.evaluation.settings import EvaluationSettings
 from dynfusion.evaluation.tasks.splits import Fold, folds
 from dynfusion.evaluation.tasks.task import TaskData
 from dynfusion.evaluation.versions import versions

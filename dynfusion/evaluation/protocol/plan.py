@@ -37,7 +37,6 @@ from dynfusion.evaluation.hiding.patterns import (
 )
 from dynfusion.evaluation.probes.probe import available_probes
 from dynfusion.evaluation.protocol.groups import Fitting
-from dynfusion.evaluation.protocol.settings import EvaluationSettings, HidingSettings
 from dynfusion.evaluation.representations.features import (
     CONCAT_MEAN,
     CONCAT_RIDGE,
@@ -45,6 +44,7 @@ from dynfusion.evaluation.representations.features import (
     LATE_FUSION,
     Contestant,
 )
+from dynfusion.evaluation.settings import EvaluationSettings, HidingSettings
 
 LINEAR = "linear"
 IMPUTED = (CONCAT_MEAN, CONCAT_RIDGE)

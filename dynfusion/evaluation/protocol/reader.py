@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float
 from dynfusion.evaluation.hiding.masks import Shown, show
 from dynfusion.evaluation.hiding.patterns import Pattern
 from dynfusion.evaluation.probes.prior import prior
-from dynfusion.evaluation.probes.probe import PROBES, Head, Labelled, ProbeSettings, ProbeTask
+from dynfusion.evaluation.probes.probe import PROBES, Head, Labelled, ProbeTask
 from dynfusion.evaluation.representations.features import Contestant, Representation
+from dynfusion.evaluation.settings import ProbeSettings
 from dynfusion.evaluation.tasks.task import TaskData
 
 

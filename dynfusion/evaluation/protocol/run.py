@@ -11,10 +11,10 @@ from dynfusion.evaluation.hiding.masks import Shown, show
 from dynfusion.evaluation.probes.generalised_linear import UnconvergedWarning
 from dynfusion.evaluation.protocol.groups import PROBE_SEED, CellGroup, GroupResult
 from dynfusion.evaluation.protocol.reader import fit_reader
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.representations.features import Contestant
 from dynfusion.evaluation.scores.metrics import metrics_of
 from dynfusion.evaluation.scores.resampling import metrics_resamples
+from dynfusion.evaluation.settings import EvaluationSettings
 from dynfusion.evaluation.tasks.splits import Fold
 from dynfusion.evaluation.tasks.task import TaskData
 

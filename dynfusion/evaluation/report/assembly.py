@@ -14,7 +14,6 @@ from typing import Any
 
 from dynfusion.evaluation.insight.reconstruction import Rivals
 from dynfusion.evaluation.protocol.outcome import TaskOutcome
-from dynfusion.evaluation.protocol.settings import EvaluationSettings
 from dynfusion.evaluation.report.calibration import calibration_records
 from dynfusion.evaluation.report.comparisons import build_comparisons, build_subset_comparisons
 from dynfusion.evaluation.report.curves import Record, build_curves, split_of
@@ -30,6 +29,7 @@ from dynfusion.evaluation.report.robustness import modality_value_records, robus
 from dynfusion.evaluation.report.seeds import over_seeds
 from dynfusion.evaluation.report.tables import build_tables, subset_records
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE, FINGERPRINT
+from dynfusion.evaluation.settings import EvaluationSettings
 
 TITLE = "Evaluation under missing modalities"
 TIMINGS = frozenset({"seconds", "step_seconds", "rows_per_second", "wait_share", "memory_bytes"})

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from dynfusion.evaluation.protocol.groups import GroupResult
 from dynfusion.evaluation.protocol.outcome import TaskOutcome
 from dynfusion.evaluation.report.curves import split_of
-from dynfusion.evaluation.scores.resampling import StatisticsSettings, interval
+from dynfusion.evaluation.scores.resampling import interval
+from dynfusion.evaluation.settings import StatisticsSettings
 
 SCHEMA = pa.schema(
     [

@@ -7,7 +7,7 @@ from dynfusion.evaluation.hiding.patterns import subsets
 from dynfusion.evaluation.report.curves import Curves, Record, column_subsets
 from dynfusion.evaluation.scores.comparison import Estimate, compare
 from dynfusion.evaluation.scores.metrics import PRIMARY
-from dynfusion.evaluation.scores.resampling import StatisticsSettings
+from dynfusion.evaluation.settings import StatisticsSettings
 
 
 def build_comparisons(found: Iterable[Curves], *, settings: StatisticsSettings) -> list[Record]:

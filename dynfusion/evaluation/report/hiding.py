@@ -17,7 +17,7 @@ from dynfusion.evaluation.protocol.outcome import TaskOutcome
 from dynfusion.evaluation.report.curves import IN_LABEL_UNITS, Folds, Record, mean_estimate, stack_folds, valued
 from dynfusion.evaluation.scores.comparison import Estimate, compare
 from dynfusion.evaluation.scores.metrics import PRIMARY
-from dynfusion.evaluation.scores.resampling import StatisticsSettings
+from dynfusion.evaluation.settings import StatisticsSettings
 
 UP_TO = "random-up-to"
 """The mean over the random rates up to this one, without 0: the reading of "up to 25 % missing"."""

@@ -8,7 +8,7 @@ from dynfusion.evaluation.hiding.patterns import subsets
 from dynfusion.evaluation.report.curves import Curves, Record, column_subsets
 from dynfusion.evaluation.representations.features import CONCAT_MEAN, CONCAT_RIDGE, LATE_FUSION
 from dynfusion.evaluation.scores.metrics import METRICS, PRIMARY
-from dynfusion.evaluation.scores.resampling import StatisticsSettings, interval
+from dynfusion.evaluation.scores.resampling import interval
 from dynfusion.evaluation.scores.robustness import (
     chance_corrected_drop,
     curve_area,
@@ -17,6 +17,7 @@ from dynfusion.evaluation.scores.robustness import (
     shapley,
     worst_subset,
 )
+from dynfusion.evaluation.settings import StatisticsSettings
 
 SECTIONS = ("folds", "given")
 

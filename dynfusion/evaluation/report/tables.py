@@ -16,7 +16,7 @@ from dynfusion.evaluation.report.curves import (
 from dynfusion.evaluation.representations.features import FUSED
 from dynfusion.evaluation.scores.comparison import Estimate, best_of
 from dynfusion.evaluation.scores.metrics import METRICS
-from dynfusion.evaluation.scores.resampling import StatisticsSettings
+from dynfusion.evaluation.settings import StatisticsSettings
 
 
 def build_tables(

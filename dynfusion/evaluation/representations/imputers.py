@@ -9,38 +9,20 @@ present; the penalty is chosen on rows left out of the fit.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float
-from pydantic import Field
 from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
 from dynfusion.evaluation.hiding.patterns import subsets
-from dynfusion.settings import Settings, fingerprint
+from dynfusion.evaluation.settings import ImputerSettings
+from dynfusion.settings import fingerprint
 
 STD_FLOOR = 1e-3
 CLIP = 8.0
 MIN_HELD_ROWS = 200
 Statistics = Mapping[str, tuple[np.ndarray, np.ndarray]]
-
-
-class ImputerSettings(Settings):
-    """How the imputers are fitted."""
-
-    pool_rows: int = Field(50_000, ge=100, description="most pool rows that imputers are fitted on")
-    alphas: tuple[float, ...] = Field(
-        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-        min_length=1,
-        description="penalties tried, each multiplied by the rows fitted",
-    )
-    neighbours: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (1, 2, 5, 10, 20, 50), min_length=1, description="numbers of neighbours tried"
-    )
-    neighbour_queries: int = Field(
-        2000, ge=1, description="most held pool rows that the number of neighbours is chosen on, evenly spaced"
-    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
-from dynfusion.evaluation.representations.imputers import ImputerSettings, Pool, ridge_plan
+from dynfusion.evaluation.representations.imputers import Pool, ridge_plan
+from dynfusion.evaluation.settings import ImputerSettings
 from dynfusion.settings import fingerprint
 
 Pair = tuple[tuple[str, ...], str]

@@ -13,19 +13,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from pydantic import Field
 
 from dynfusion.evaluation.scores.drawn import ratio
 from dynfusion.evaluation.scores.metrics import METRICS
-from dynfusion.settings import Settings
-
-
-class StatisticsSettings(Settings):
-    """How uncertain the numbers are said to be."""
-
-    resamples: int = Field(1000, ge=1000, le=100_000, description="bootstrap resamples of the test molecules")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of every interval")
-    seed: int = Field(0, ge=0, description="seed of the resampling")
+from dynfusion.evaluation.settings import StatisticsSettings
 
 
 def resample_counts(

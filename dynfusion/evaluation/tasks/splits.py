@@ -6,34 +6,16 @@ Everything is decided by hashes and row order, so that a task is cut alike on an
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Int64
-from pydantic import Field, PositiveInt
 
+from dynfusion.evaluation.settings import SplitSettings
 from dynfusion.evaluation.tasks.structure import Structure, scaffold_groups
 from dynfusion.evaluation.tasks.task import TaskData
-from dynfusion.settings import Settings
 
 TRAIN_SHARE = 0.8
 VALID_SHARE = 0.1
-
-
-class SplitSettings(Settings):
-    """How tasks are cut into what is trained on and what is scored; one kind for all tasks of a report."""
-
-    kind: Literal["given", "scaffold", "scaffold-cv"] = Field(
-        "scaffold-cv",
-        description="given: the task's own parts; scaffold: 80/10/10 by Murcko scaffold, the rare ones tested; "
-        "scaffold-cv: repeated cross-validation that cuts no scaffold group",
-    )
-    repeats: int = Field(5, ge=1, le=100, description="of the cross-validation, each with other folds")
-    folds: int = Field(2, ge=2, le=100, description="of the cross-validation; each molecule is tested once a repeat")
-    seed: int = Field(0, ge=0, description="of the cross-validation's folds")
-    per_task: dict[str, tuple[PositiveInt, Annotated[int, Field(ge=2)]]] = Field(
-        {"hiv": (1, 5)}, description="repeats and folds of the cross-validation for single tasks, by name"
-    )
 
 
 @dataclass(frozen=True)
