@@ -95,6 +95,11 @@ def test_store_and_fusion_load_no_cluster_and_no_object_store() -> None:
     assert not loaded & {"ray", "deepspeed", "s3fs", "fsspec", "botocore", "sklearn", "rdkit"}
 
 
+def test_the_processes_of_a_training_run_load_no_scikit_learn_until_a_check_fits_a_probe() -> None:
+    assert not loaded_after("import dynfusion.run_settings") & {"scipy", "sklearn", "pandas", "ray"}
+    assert "sklearn" not in loaded_after("import dynfusion.edges.ray_trial")
+
+
 def test_help_loads_nothing_heavy() -> None:
     loaded = loaded_after("from dynfusion.cli import main\nmain(['--help'])\nmain(['train', '--help'])")
     assert not loaded & {"torch", "ray", "deepspeed", "numpy", "pyarrow", "sklearn", "rdkit", "matplotlib"}

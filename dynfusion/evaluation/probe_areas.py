@@ -13,9 +13,9 @@ import numpy as np
 
 from dynfusion.evaluation.hiding.masks import visible_mask
 from dynfusion.evaluation.hiding.patterns import subsets
+from dynfusion.evaluation.probes.labelled import probe_task
 from dynfusion.evaluation.probes.linear import LinearProbe
 from dynfusion.evaluation.probes.prior import prior
-from dynfusion.evaluation.protocol.reader import probe_task
 from dynfusion.evaluation.representations.fused import Model, embed_rows, matched
 from dynfusion.evaluation.scores.resampling import metric_resamples, once
 from dynfusion.evaluation.settings import ProbeSettings

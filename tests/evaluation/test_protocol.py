@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from dynfusion.evaluation.hiding.masks import Shown, show
 from dynfusion.evaluation.hiding.patterns import Pattern, subsets
+from dynfusion.evaluation.probes.labelled import probe_task
 from dynfusion.evaluation.probes.linear import LinearProbe
 from dynfusion.evaluation.probes.prior import prior
 from dynfusion.evaluation.probes.probe import available_probes
@@ -14,7 +15,6 @@ from dynfusion.evaluation.protocol import jobs as jobs_module
 from dynfusion.evaluation.protocol.cells import read_choice, read_result, write_choice, write_result
 from dynfusion.evaluation.protocol.jobs import Keys, choice_jobs, group_jobs
 from dynfusion.evaluation.protocol.plan import Part, parts
-from dynfusion.evaluation.protocol.reader import probe_task
 from dynfusion.evaluation.representations.features import Contestant, Features, MeanImputed
 from dynfusion.evaluation.representations.fused import matched
 from dynfusion.evaluation.representations.imputers import Imputers, standardise

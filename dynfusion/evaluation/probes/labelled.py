@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynfusion.evaluation.tasks.task import Kind
+from dynfusion.evaluation.tasks.task import Kind, TaskData
 
 Labelled = tuple[np.ndarray, np.ndarray]
 """Features [rows, dim] and labels float64 [rows, labels], NaN where missing."""
@@ -17,6 +17,11 @@ class ProbeTask:
     kind: Kind
     classes: int = 0
     """Number of classes of a multiclass label, else 0."""
+
+
+def probe_task(task: TaskData) -> ProbeTask:
+    """What kind of labels the heads are fitted on."""
+    return ProbeTask(task.kind, int(np.nanmax(task.labels)) + 1 if task.kind == "multiclass" else 0)
 
 
 def indicators(labels: np.ndarray, target: ProbeTask) -> tuple[np.ndarray, np.ndarray]:

@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import qr
 from scipy.special import expit, softmax
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from dynfusion.evaluation.probes.generalised_linear import Targets, path
 from dynfusion.evaluation.probes.labelled import Labelled, ProbeTask, indicators
 from dynfusion.evaluation.probes.prior import prior
+from dynfusion.evaluation.probes.scaler import mean_and_scale
 from dynfusion.evaluation.probes.selection import best_of
 from dynfusion.evaluation.settings import ProbeSettings
 
@@ -120,12 +120,12 @@ class LinearProbe:
 
 
 def _space(values: Float[np.ndarray, "rows dim"]) -> Space:
-    scaler = StandardScaler().fit(values.astype(np.float64))
-    scaled = Space(scaler.mean_, scaler.scale_, None)
+    mean, scale = mean_and_scale(values)
+    scaled = Space(mean, scale, None)
     if len(values) >= values.shape[1]:
         return scaled
     basis, _ = qr(scaled.of(values).T, mode="economic", check_finite=False)
-    return Space(scaler.mean_, scaler.scale_, basis)
+    return Space(mean, scale, basis)
 
 
 def _fits(train: Labelled, grid: tuple[float, ...], target: ProbeTask, max_iterations: int) -> Iterator[Outputs]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from dynfusion.evaluation.probes.labelled import Labelled, ProbeTask, indicators
 from dynfusion.evaluation.probes.prior import prior
+from dynfusion.evaluation.probes.scaler import mean_and_scale
 from dynfusion.evaluation.probes.selection import best_of
 from dynfusion.evaluation.settings import ProbeSettings
 
@@ -96,11 +96,9 @@ class NeighboursProbe:
 
 def _head(train: Labelled, target: ProbeTask, neighbours: tuple[int, ...]) -> NeighboursHead:
     values, labels = train
-    scaler = StandardScaler().fit(values.astype(np.float64))
-    unit = _unit(values, scaler.mean_, scaler.scale_)
-    return NeighboursHead(
-        scaler.mean_, scaler.scale_, unit, *indicators(labels, target), prior(labels, target), neighbours
-    )
+    mean, scale = mean_and_scale(values)
+    unit = _unit(values, mean, scale)
+    return NeighboursHead(mean, scale, unit, *indicators(labels, target), prior(labels, target), neighbours)
 
 
 def _unit(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Float32[np.ndarray, "rows dim"]:

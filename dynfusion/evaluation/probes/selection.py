@@ -7,7 +7,6 @@ it has none (or of one class only):     inner folds of the training rows
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from dynfusion.evaluation.probes.labelled import Labelled, ProbeTask
 from dynfusion.evaluation.scores.metrics import PRIMARY
@@ -62,6 +61,8 @@ def _inner_folds(train: Labelled, target: ProbeTask, *, folds: int, seed: int) -
 
 
 def _deal(labels: np.ndarray, target: ProbeTask, *, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import KFold, StratifiedKFold  # takes a second, see scaler.py
+
     if target.kind != "regression" and labels.shape[1] == 1 and not np.isnan(labels).any():
         smallest = int(np.unique(labels, return_counts=True)[1].min())
         if smallest >= 2:

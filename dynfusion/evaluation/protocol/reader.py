@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float
 
 from dynfusion.evaluation.hiding.masks import Shown, show
 from dynfusion.evaluation.hiding.patterns import Pattern
+from dynfusion.evaluation.probes.labelled import Labelled, probe_task
 from dynfusion.evaluation.probes.prior import prior
-from dynfusion.evaluation.probes.probe import PROBES, Head, Labelled, ProbeTask
+from dynfusion.evaluation.probes.probe import PROBES, Head
 from dynfusion.evaluation.representations.features import Contestant, Representation
 from dynfusion.evaluation.settings import ProbeSettings
 from dynfusion.evaluation.tasks.task import TaskData
@@ -39,11 +40,6 @@ class Reader:
             votes += found.usable
         said = votes > 0
         return np.where(said[:, None], total / np.maximum(votes, 1)[:, None], self.prior), said
-
-
-def probe_task(task: TaskData) -> ProbeTask:
-    """What kind of labels the heads are fitted on."""
-    return ProbeTask(task.kind, int(np.nanmax(task.labels)) + 1 if task.kind == "multiclass" else 0)
 
 
 def labelled(member: Representation, task: TaskData, shown: Shown) -> Labelled:
