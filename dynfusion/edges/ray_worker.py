@@ -45,7 +45,7 @@ from dynfusion.training.checkpoint import (
     take_attempt,
 )
 from dynfusion.training.checks import VALIDATION, Checks, trained, validated
-from dynfusion.training.engine import Engine, TorchEngine
+from dynfusion.training.engine import Engine, TorchEngine, precision_note
 from dynfusion.training.loop import NotFiniteError, Plan, Record, train
 from dynfusion.training.mixture import MixedFeed
 from dynfusion.training.run_folder import Identity
@@ -216,7 +216,7 @@ def _run(validator: Validator, voice: Voice) -> None:
     run.resume()
     if run.start and run.enough():
         return
-    voice.say(_opening(settings, engine.world_size, mixture.num_groups, plan, run.start))
+    voice.say(_opening(settings, engine, mixture.num_groups, plan, run.start))
 
     def open_feed(source: int, start: Position) -> Feed:
         return Feed(
@@ -243,7 +243,8 @@ def make_engine(objective: FusionObjective, settings: RunSettings) -> Engine:
     return kind(objective, settings.train, settings.engine, device)
 
 
-def _opening(settings: RunSettings, workers: int, groups: int, plan: Plan, start: int) -> str:
+def _opening(settings: RunSettings, engine: Engine, groups: int, plan: Plan, start: int) -> str:
+    workers = engine.world_size
     text = (
         f"{plan.total_steps - start} steps of {settings.train.global_batch_rows} molecules to go on {workers} workers, "
         f"{settings.engine.kind} engine, {groups} contrast groups of {plan.group_rows} rows"
@@ -254,4 +255,6 @@ def _opening(settings: RunSettings, workers: int, groups: int, plan: Plan, start
         text += f"; each epoch leaves out {skipped} of {rows} rows, other ones each time"
     if groups < 4 * workers:
         text += "; fewer than 4 groups a worker: a smaller data.group_rows or fewer workers would balance better"
+    if note := precision_note(settings.engine.precision, engine.device):
+        text += f"; {note}"
     return text
