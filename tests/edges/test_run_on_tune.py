@@ -1,12 +1,15 @@
 """Jobs on real Ray Tune, by processes that do as their job says: told, stopped, postponed, lost and tried again."""
 
 import os
-from collections import defaultdict, deque
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import ray
 from ray.tune import Trainable
 
 from dynfusion.edges.ray_trial import JOB, TOLD
@@ -95,3 +98,55 @@ def test_jobs_are_told_stopped_postponed_lost_and_tried_again(tmp_path: Path) ->
         "always": ["begun", "interrupted", "begun", "lost"],
         "later": ["begun", "step 1", "postponed", "begun", "step 1", "finished"],
     }
+
+
+HEAD = ("gcs_server", "raylet")
+MANY, SETTLED = 200, 50
+GROWTH_BYTES = 40 << 20
+
+
+class Weighed(Told):
+    """Notes what the driver and the head's processes hold whenever a job has ended."""
+
+    def __init__(self, folder: Path, jobs: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        super().__init__(folder, jobs)
+        self.held: list[dict[str, int]] = []
+
+    def ended(self, job: str, ended: Ended) -> None:
+        super().ended(job, ended)
+        self.held.append(held())
+
+
+def held() -> dict[str, int]:
+    """Unshared bytes by process, of this one and of the head's."""
+    own = psutil.Process()
+    named = {"driver": own} | {p.name(): p for p in own.children(recursive=True) if p.name() in HEAD}
+    sizes = {name: process.memory_info() for name, process in named.items()}
+    return {name: size.rss - size.shared for name, size in sizes.items()}
+
+
+def processes_left() -> int:
+    """Of the jobs."""
+    return sum("Obedient" in process.name() for process in psutil.Process().children(recursive=True))
+
+
+@pytest.mark.slow
+def test_two_hundred_trivial_jobs_come_to_an_end_and_nothing_lasting_grows(tmp_path: Path) -> None:
+    """Every twentieth loses its process and every twenty-fifth waits; more than 6 minutes would be a deadlock."""
+    jobs = [
+        (f"{number:04}", {"reports": 3, "die": "once" if number % 20 == 0 else "", "postpone": number % 25 == 7})
+        for number in range(MANY)
+    ]
+    work = Weighed(tmp_path, jobs)
+    run_on_tune(work, at_once=4, max_failures=1, process=Obedient)
+    assert Counter(seen[-1] for seen in work.seen.values()) == {"finished": MANY}
+    early, late = work.held[SETTLED], work.held[-1]
+    assert set(late) == {"driver", *HEAD}
+    grown = {name: late[name] - early[name] for name in late}
+    print(f"MB after {SETTLED} jobs {[(n, size >> 20) for n, size in early.items()]}, grown by {grown} bytes")
+    assert all(size < GROWTH_BYTES for size in grown.values()), grown
+    until = time.monotonic() + 20
+    while processes_left() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert processes_left() == 0
+    assert {group["state"] for group in ray.util.placement_group_table().values()} <= {"REMOVED"}
