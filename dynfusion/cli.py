@@ -513,11 +513,16 @@ def _run(words: list[str], *, debug: bool) -> int:
     except Exception as error:  # the end of the line: whatever it was, a person gets a sentence and a scheduler a 1
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_for_terminal(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _for_terminal(text: str) -> str:
+    """A sentence may quote a file: nothing in it steers the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def _parse(verb: str, arguments: Sequence[str]) -> dict[str, Any]:

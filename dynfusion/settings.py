@@ -24,6 +24,8 @@ class Settings(BaseModel):
 
 
 Tree = TypeVar("Tree", bound=Settings)
+_LONGEST = 300
+"""Characters of what a file says that a sentence repeats."""
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -35,8 +37,23 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"run file {path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"run file {path}: not readable as TOML, it is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, too
         raise ValueError(f"run file {path}: not readable as TOML, {error}") from None
+
+
+def parse_json(content: bytes, where: str, what: str = "readable as JSON") -> Any:
+    """What these bytes of a JSON file say; `where` opens the sentence, `what` is what they are not.
+
+    Raises ValueError for bytes that are not UTF-8 or not JSON, nested too deeply, or name something twice.
+    """
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_named_once)
+    except RecursionError:
+        raise ValueError(f"{where}: not {what}, it is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, too
+        raise ValueError(f"{where}: not {what}, {error}") from None
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
@@ -115,8 +132,18 @@ def nearest(name: str, known: list[str]) -> str:
 def _literal(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object: of a name that stands twice, two readers may see different values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} stands twice in one object")
+    return found
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,7 +183,7 @@ def _line(name: str, value: Any) -> str:
 def _sentence(kind: type[Settings], error: ValidationError) -> str:
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-    name = ".".join(str(part) for part in first["loc"]) or kind.__name__
+    name = _quoted(".".join(str(part) for part in first["loc"])) or kind.__name__
     if first["type"] == "extra_forbidden":
         return f"setting {name}: unknown name, {nearest(name, list(_names(kind)))}"
     if first["type"] == "missing":
@@ -164,7 +191,17 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
     if first["type"] == "value_error":
         return f"setting {name}: {first['ctx']['error']}"
     said = first["msg"].partition(", unable to")[0].replace("Input should be", "allowed is", 1)
-    return f"setting {name}: found {first['input']!r}, {said[0].lower()}{said[1:]}"
+    return f"setting {name}: found {_short(first['input'])}, {said[0].lower()}{said[1:]}"
+
+
+def _quoted(name: str) -> str:
+    """A name from a file as a sentence may hold it: of one line, and not without end."""
+    return (name if name.isprintable() else ascii(name)[1:-1])[:_LONGEST]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _names(kind: type[BaseModel], prefix: str = "") -> Iterable[str]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dynfusion.edges.deepspeed_config import configuration, import_deepspeed
+from dynfusion.edges.deepspeed_state import check_state
 from dynfusion.edges.universal_checkpoint import place_steps, saved_ranks, universal
 from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.objective import FusionObjective
@@ -81,6 +82,7 @@ class DeepSpeedEngine:
         self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        check_state(folder / TAG)
         ranks = saved_ranks(folder / TAG)
         if ranks in (0, self.world_size):
             self._load(folder)

@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,8 @@ class Package:
 def pack_folder(folder: Path, out: Path) -> Package:
     """`folder` as the zip file `out`, without `LEFT_OUT` and what .gitignore and .rayignore name.
 
-    Raises ValueError, naming the largest files, when Ray's job server would not take it.
+    Raises ValueError, naming the largest files, when Ray's job server would not take it, and for a link out of the
+    folder, whose content Ray would send.
     """
     if not folder.is_dir():
         raise ValueError(f"--working-dir: found {folder}, allowed is a folder")
@@ -44,6 +46,7 @@ def pack_folder(folder: Path, out: Path) -> Package:
     create_package(str(folder), out, include_gitignore=True, excludes=excludes)
     with zipfile.ZipFile(out) as archive:
         entries = archive.infolist()
+    _check_links(folder, [entry.filename for entry in entries])
     if out.stat().st_size >= LIMIT_BYTES:
         largest = sorted(entries, key=lambda entry: entry.compress_size, reverse=True)[:3]
         named = ", ".join(f"{entry.filename} ({_mib(entry.compress_size)})" for entry in largest)
@@ -52,6 +55,17 @@ def pack_folder(folder: Path, out: Path) -> Package:
             f"{_mib(LIMIT_BYTES)}; the largest are {named}: name them in .rayignore and keep data on shared storage"
         )
     return Package(out, frozenset(entry.filename for entry in entries))
+
+
+def _check_links(folder: Path, names: Sequence[str]) -> None:
+    root = folder.resolve()
+    for name in names:
+        target = (folder / name).resolve()
+        if not target.is_relative_to(root):
+            raise ValueError(
+                f"working folder {folder}: {name} lies behind a link to {target}, whose content would go to whoever "
+                "reaches the dashboard; copy it here if the job needs it, else name it in .rayignore"
+            )
 
 
 def check_open(variables: dict[str, str], arguments: list[str]) -> None:

@@ -73,10 +73,17 @@ class ObjectStore:
         return sorted(self.sizes(path))
 
     def sizes(self, path: str) -> dict[str, int]:
-        """Bytes of all files below a folder, by path relative to it; one listing."""
+        """Bytes of all files below a folder, by path relative to it; one listing.
+
+        Raises ValueError for a key that, as a path, would lead out of the folder.
+        """
         where = self.address.join(path) if path else self.address
         found = self._retrying(lambda: clients.small_files(self._reach).find(where.path, detail=True), where)
-        return {file.removeprefix(f"{where.path}/"): int(info["size"]) for file, info in found.items()}
+        files = {file: info for file, info in found.items() if not file.endswith("/")}  # such a key marks a folder
+        sizes = {file.removeprefix(f"{where.path}/"): int(info["size"]) for file, info in files.items()}
+        for name in sizes:
+            _check_path(where, name)
+        return sizes
 
     def names(self) -> list[str]:
         """Names in the folder itself, not of what lies in its folders. Raises as `size`."""
@@ -153,6 +160,15 @@ def _unreached(where: S3Address) -> str:
     setting = "endpoint_override in the address" if where.endpoint else "endpoint_override or AWS_ENDPOINT_URL_S3"
     endpoint = where.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3", "the endpoint")
     return f"{endpoint} does not answer, check {setting}"
+
+
+def _check_path(where: S3Address, path: str) -> None:
+    """Anybody who may write to a bucket names its keys; some of them, as a path on a disk, lie somewhere else."""
+    if any(part in ("", ".", "..") for part in path.split("/")) or set(path) & set("\\\0\r\n"):
+        raise ValueError(
+            f"{where}: found the key {path!r} below it, allowed are paths without empty parts, dots alone, backslashes "
+            "and control characters; remove it from the bucket"
+        )
 
 
 def _check_end(where: S3Address, size: int, stop: int) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import ray
 
+from dynfusion.settings import parse_json
+from dynfusion.store.printable import printable
 from dynfusion.training.checkpoint import REGISTERED, checkpoint_names, note_attempts, torn
 from dynfusion.training.storage import Storage
 
@@ -46,16 +48,16 @@ def mend_snapshot(storage: Storage, usable: Set[str], say: Callable[[str], None]
     except FileNotFoundError:
         return set()
     try:
-        before = json.loads(content)
+        before = parse_json(content, REGISTERED)
         if before["ray_version"] != ray.__version__:
-            raise ValueError(f"it is of Ray {before['ray_version']} and this is Ray {ray.__version__}")
+            raise ValueError(f"it is of Ray {printable(before['ray_version'])[:40]} and this is Ray {ray.__version__}")
         after = _only(before, usable)
-    except (ValueError, KeyError, TypeError) as error:
+        left, gone = _names(after), _names(before) - _names(after)
+    except (ValueError, LookupError, TypeError) as error:
         storage.write(ASIDE, content)
         storage.discard(REGISTERED)
         say(f"{storage.address}/{REGISTERED} cannot be used ({error}): it is {ASIDE} now, and nothing depends on it")
         return set()
-    left, gone = _names(after), _names(before) - _names(after)
     if after != before:
         storage.write(REGISTERED, json.dumps(after).encode())
     if gone:
@@ -84,4 +86,7 @@ def _only(state: dict[str, Any], usable: Set[str]) -> dict[str, Any]:
 
 
 def _names(state: dict[str, Any]) -> set[str]:
-    return {result["checkpoint_dir_name"] for result in state["checkpoint_results"]}
+    """Of all registered checkpoints. Raises TypeError for a name that is no text."""
+    names = {result["checkpoint_dir_name"] for result in state["checkpoint_results"]}
+    "".join(names)
+    return names

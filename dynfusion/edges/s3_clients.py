@@ -3,6 +3,7 @@
 Credentials, endpoint and region are resolved by botocore alone, for both.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import RLock
@@ -91,6 +92,9 @@ class Access:
 
 
 def _find_access(reach: Reach) -> Access:
+    for name in ("botocore", "aiobotocore"):  # at DEBUG, which a program may have set for all, they log session tokens
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.INFO)
     session = botocore.session.Session(profile=reach.profile)
     client = session.create_client("s3", region_name=reach.region, endpoint_url=reach.endpoint)
     found = session.get_credentials()

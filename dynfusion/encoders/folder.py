@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float16, UInt8
 
+from dynfusion.store.npy_files import array_header
 from dynfusion.store.reasons import Reason
+from dynfusion.store.source import first_line
 from dynfusion.store.whole import written_whole
 
 
@@ -41,6 +43,8 @@ def read_lines(path: Path) -> tuple[str, ...]:
     """The entries that `write_lines` wrote. Raises ValueError when the file is missing."""
     try:
         return tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text, byte {error.start} is wrong") from None
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, expected a folder as `dynfusion embed` writes it") from None
 
@@ -51,6 +55,11 @@ def read_folder(folder: Path) -> EmbeddingFolder:
     encoder = read_lines(folder / "encoder.txt")
     values, row_reasons = (_read_array(folder / f"{name}.npy") for name in ("embeddings", "reasons"))
     columns = {"smiles.txt": smiles, "groups.txt": groups, "embeddings.npy": values, "reasons.npy": row_reasons}
+    for name, array, kind, axes in (("embeddings.npy", values, "float16", 2), ("reasons.npy", row_reasons, "uint8", 1)):
+        if array.dtype.name != kind or array.ndim != axes:
+            raise ValueError(
+                f"{folder / name}: {array.dtype.name} of shape {array.shape}, allowed is {kind} of {axes} axes"
+            )
     for name, column in columns.items():
         if len(column) != len(ids):
             raise ValueError(f"{folder / name}: {len(column)} rows, but ids.txt in the same folder has {len(ids)}")
@@ -74,8 +83,10 @@ def copy_without(folder: Path, rows: Bool[np.ndarray, " rows"], *, out: Path) ->
 
 def _read_array(path: Path) -> np.ndarray:
     try:
+        with path.open("rb") as file:
+            array_header(file)
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, expected a folder as `dynfusion embed` writes it") from None
     except (EOFError, ValueError) as error:
-        raise ValueError(f"{path}: not readable as a NumPy array, {error}") from None
+        raise ValueError(f"{path}: not readable as a NumPy array, {first_line(error)}") from None

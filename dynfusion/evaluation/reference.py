@@ -29,8 +29,11 @@ from dynfusion.evaluation.settings import ImputerSettings
 from dynfusion.evaluation.threads import one_thread
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.manifest import Manifest
+from dynfusion.store.printable import printable
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+LONGEST_NAME = 300
+"""Characters of a name in a file that a sentence repeats."""
 Count = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -55,7 +58,7 @@ class Reference:
     """Squared errors of ridge regressions on the held-out molecules of one data set."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    dataset: str
+    dataset: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,64}$")]
     """Fingerprint of its manifest."""
     rows: Count
     """Held-out molecules looked at."""
@@ -114,7 +117,7 @@ def read(content: bytes, where: str, *, manifest: Manifest, rows: int) -> Refere
         found = TypeAdapter(Reference).validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "its content"
+        place = printable(".".join(str(part) for part in first["loc"])[:LONGEST_NAME]) or "its content"
         raise ValueError(
             f"validation.reference {where}: not a reference of this version, {place}: {first['msg']}"
         ) from None

@@ -5,9 +5,9 @@ fused = model.encode({"morgan": a, "selfies": b})          # a modality left out
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from torch import Tensor
 
 from dynfusion.fusion.gating import Gates
 from dynfusion.fusion.model import FusionNetwork, ModelSettings
-from dynfusion.settings import build
+from dynfusion.settings import build, parse_json
 
 FORMAT = "dynfusion-model-1"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+"""Of a modality, as in a packed dataset."""
 
 Embeddings = Mapping[str, "np.ndarray | Tensor | None"]
 Presence = Mapping[str, "np.ndarray | Tensor"]
@@ -204,30 +206,55 @@ def save_weights(network: FusionNetwork, weights: Mapping[str, Tensor], folder: 
 
 def load_network(folder: Path) -> FusionNetwork:
     """The network in a model folder. Raises ValueError as `FusionModel.load` does."""
-    config = _read_config(folder / CONFIG)
-    settings = {"completion": False, **config["settings"]}  # a folder that does not name it was encoded without
-    network = FusionNetwork(config["modalities"], build(ModelSettings, settings))
+    widths, settings = _read_config(folder / CONFIG)
+    path = folder / WEIGHTS
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"model {folder / WEIGHTS}: not readable as safetensors, {error}") from error
+        raise ValueError(f"model {path}: not readable as safetensors, {' '.join(str(error).split())}") from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"model {path}: {name} holds {tensor.dtype}, allowed are floating point numbers")
+    if len(widths) > len(tensors):  # before so many parts are made
+        raise ValueError(f"model {path}: does not fit {CONFIG}, {len(tensors)} tensors for {len(widths)} modalities")
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(
-            f"model {folder / WEIGHTS}: does not fit {CONFIG}, {str(error).splitlines()[-1].strip()}"
-        ) from None
+        with torch.device("meta"):  # so that no memory is asked for that the weights do not fill
+            expected = {name: tensor.shape for name, tensor in FusionNetwork(widths, settings).state_dict().items()}
+    except (RuntimeError, TypeError) as error:  # numbers that no tensor can have
+        raise ValueError(f"model {folder / CONFIG}: no such network, {str(error).partition(chr(10))[0]}") from None
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        shapes = [_shape(shapes.get(wrong[0])) for shapes in (found, expected)]
+        raise ValueError(f"model {path}: does not fit {CONFIG}, {wrong[0]} is {shapes[0]}, needed is {shapes[1]}")
+    network = FusionNetwork(widths, settings)
+    network.load_state_dict(tensors)
     return network
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _shape(shape: torch.Size | None) -> str:
+    return "not there" if shape is None else f"of shape {tuple(shape)}"
+
+
+def _read_config(path: Path) -> tuple[dict[str, int], ModelSettings]:
+    """Width by modality, and the settings; a folder that does not name `completion` was encoded without."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes(), f"model {path}")
     except FileNotFoundError as error:
         what = f"no {CONFIG} in it" if path.parent.is_dir() else "there is no such folder"
         raise ValueError(f"model folder {path.parent}: {what}") from error
-    except ValueError as error:
-        raise ValueError(f"model {path}: not readable as JSON, {error}") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"model {path}: not a model of this version, expected format {FORMAT!r}")
-    return config
+    widths, settings = config.get("modalities"), config.get("settings")
+    if not isinstance(widths, dict) or not isinstance(settings, dict) or not widths:
+        raise ValueError(f"model {path}: found no modalities or no settings, allowed are objects of names and values")
+    for name, width in widths.items():
+        if type(width) is not int or width < 1 or not _NAME.fullmatch(name):
+            raise ValueError(
+                f"model {path}: modality {name!r} of width {width!r}, allowed are a name of letters, digits and any of "
+                "_ . + - and a whole number from 1 on"
+            )
+    try:
+        return widths, build(ModelSettings, {"completion": False, **settings})
+    except ValueError as error:
+        raise ValueError(f"model {path}: {error}") from None

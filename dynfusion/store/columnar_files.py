@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynfusion.store.files import Files
+from dynfusion.store.printable import printable
 from dynfusion.store.source import TEXTS, Chunk, OpenedFile, Piece, binary_width, blank_to_null, typed
 from dynfusion.store.table_files import Read, TablePiece, check_once, open_table
 from dynfusion.store.texts import as_text
@@ -48,7 +49,7 @@ def open_columnar(
     """
     schema, pieces = open_table(where, uri, files, texts=("id", *TEXTS), numbers=float)
     if "id" not in schema.names:
-        raise ValueError(f"{where}: {uri} has no column id, found {', '.join(schema.names)}")
+        raise ValueError(f"{where}: {uri} has no column id, found {printable(', '.join(schema.names))}")
     check_once(f"{where}: {uri}", schema, schema.names)
     shape = _find_vectors(f"{where}: {uri}", schema, binary_dtype)
     if shape.kind == "columns":
@@ -68,7 +69,7 @@ def open_columnar(
         )
         for piece in pieces
     )
-    encoder = (schema.metadata or {}).get(b"encoder", b"").decode()
+    encoder = " ".join((schema.metadata or {}).get(b"encoder", b"").decode("utf-8", "replace").split())
     return OpenedFile(
         uri, uri, shape.dim, encoder, texts, opened, features=shape.columns if shape.kind == "columns" else ()
     )
@@ -114,7 +115,7 @@ def _find_vectors(where: str, schema: pa.Schema, binary_dtype: str) -> Shape:
     if len(whole) == 1:
         field = whole[0]
         if pa.types.is_fixed_size_binary(field.type):
-            dtype = (field.metadata or {}).get(b"dtype", binary_dtype.encode()).decode()
+            dtype = (field.metadata or {}).get(b"dtype", binary_dtype.encode()).decode("utf-8", "replace")
             dim, rest = divmod(field.type.byte_width, binary_width(dtype))
             if rest:
                 raise ValueError(f"{where}, column {field.name}, holds {field.type}, no whole number of {dtype}")

@@ -86,10 +86,8 @@ class Dataset:
         else:
             files = [shard.sidecar for shard in shards_of(self.manifest, part)]
         read = files or [self.manifest.shards[0].sidecar]
-        if self._residence is None:
-            table = read_sidecars(local_folder(self.uri), read, checked=self._checked_sidecars)
-        else:  # which checks what it brings
-            table = read_sidecars(self._residence.small_files(read), read, checked={file.path for file in read})
+        folder = local_folder(self.uri) if self._residence is None else self._residence.small_files(read)
+        table = read_sidecars(folder, read, self.manifest, checked=self._checked_sidecars)
         return table if files else table.slice(0, 0)
 
     def part_along(self, order: Order, lanes: range, start: Position, *, check: bool = True) -> MappedPart:

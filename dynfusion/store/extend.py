@@ -250,5 +250,6 @@ def _publish(made: Path, folder: Path, manifest: Manifest, number: int) -> None:
     for file in manifest.files:
         if (made / file.path).is_file():
             os.replace(made / file.path, folder / file.path)
+    (folder / inputs_name(name)).unlink(missing_ok=True)  # what lies there may be a link to somewhere else
     shutil.copyfile(made / INPUTS_NAME, folder / inputs_name(name))
     write_manifest(manifest, folder, name)

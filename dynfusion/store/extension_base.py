@@ -9,7 +9,15 @@ import pyarrow as pa
 from dynfusion.store.files import Files
 from dynfusion.store.hashing import hash_strings, key_of
 from dynfusion.store.join import REASON_PREFIX
-from dynfusion.store.manifest import FileSpec, Manifest, ModalitySpec, ShardSpec, parse_manifest, split_address
+from dynfusion.store.manifest import (
+    FileSpec,
+    Manifest,
+    ModalitySpec,
+    ShardSpec,
+    check_links,
+    parse_manifest,
+    split_address,
+)
 from dynfusion.store.pack_files import count_absent
 from dynfusion.store.pack_manifest import Kept
 from dynfusion.store.pack_work import Work
@@ -65,6 +73,9 @@ def open_base(address: str, files: Files) -> Base:
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{address}: no packed dataset here, {name} is missing") from None
     manifest = parse_manifest(content, f"{folder}/{name}")
+    here = files.path(folder)
+    if here is not None:
+        check_links(here, manifest)
     skipped = {"id", *(REASON_PREFIX + name for name in manifest.names)}
     schema = sidecar_schema(folder, manifest, files)
     return Base(folder, manifest, files, {field.name: field.type for field in schema if field.name not in skipped})

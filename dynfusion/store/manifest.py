@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator, model_serializer
+from pydantic import Field, field_validator, model_serializer, model_validator
 
-from dynfusion.settings import Settings, build
+from dynfusion.settings import Settings, build, parse_json
+from dynfusion.store.manifest_checks import check_different, check_geometry, check_numbers, check_part, check_rows
 from dynfusion.store.order import Layout
 
 FORMAT_VERSION = 1
@@ -30,6 +32,12 @@ class ModalitySpec(Settings):
     maximum: tuple[float, ...]
     present_rows: int = Field(ge=0, description="training rows where it is present")
     features: tuple[str, ...] = Field(default=(), description="names of its numbers, where each had a column")
+
+    @model_validator(mode="after")
+    def _has_dim_numbers(self) -> "ModalitySpec":
+        columns = {name: len(getattr(self, name)) for name in ("mean", "std", "minimum", "maximum")}
+        check_numbers(self.dim, columns | ({"features": len(self.features)} if self.features else {}))
+        return self
 
     @model_serializer(mode="wrap")
     def _without_unknown_features(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -102,6 +110,23 @@ class Manifest(Settings):
     extends: str | None = Field(default=None, description="fingerprint of the manifest that this one adds to")
     fingerprint: str = Field(description="32 hexadecimal digits over everything above")
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Manifest":
+        check_different("modality", self.names)
+        check_different("file", [file.path for file in self.files])
+        starts = (self.geometry.first_block, self.geometry.block_bytes)
+        offsets = (self.geometry.validity_offsets, self.geometry.values_offsets)
+        check_geometry(starts, *offsets, self.dims, self.block_rows)
+        parts = {"shards": (self.rows, self.shards), "holdout_shards": (self.holdout_rows, self.holdout_shards)}
+        for name, (rows, shards) in parts.items():
+            sizes = [(shard.rows, shard.blocks, shard.bytes) for shard in shards]
+            check_part(name, rows, self.block_rows, starts, sizes)
+            check_rows(f"{name}.sidecar", [(shard.rows, shard.sidecar.rows) for shard in shards])
+        check_rows("dropped", [(self.dropped_rows, self.dropped.rows if self.dropped else 0)])
+        blocks = sum(shard.blocks for shard in (*self.shards, *self.holdout_shards))
+        check_rows("blocks", [(blocks, self.blocks.rows)])
+        return self
+
     @property
     def layout(self) -> Layout:
         """What the order needs to know."""
@@ -166,6 +191,7 @@ def write_manifest(manifest: Manifest, folder: Path, name: str = MANIFEST_NAME) 
     """`manifest.json`, the same bytes for the same content; it appears whole or not at all."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=1)
     partial = folder / f".{name}.partial"
+    partial.unlink(missing_ok=True)  # what lies there may be a link to somewhere else
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(folder / name)
 
@@ -173,14 +199,31 @@ def write_manifest(manifest: Manifest, folder: Path, name: str = MANIFEST_NAME) 
 def read_manifest(uri: str | Path) -> Manifest:
     """The manifest of a packed dataset.
 
-    Raises ValueError when there is none, it is of another version, damaged, or does not match its own fingerprint.
+    Raises ValueError when there is none, it is of another version, damaged, does not match its own fingerprint, or
+    lists a file that is a link out of its folder.
     """
-    name = split_address(uri)[1]
-    path = local_folder(uri) / name
+    folder, name = local_folder(uri), split_address(uri)[1]
+    path = folder / name
     try:
-        return parse_manifest(path.read_bytes(), str(path))
+        manifest = parse_manifest(path.read_bytes(), str(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{uri}: no packed dataset here, {name} is missing") from error
+    check_links(folder, manifest)
+    return manifest
+
+
+def check_links(folder: Path, manifest: Manifest) -> None:
+    """Raise ValueError when a file that the manifest lists is a symbolic link to somewhere outside the folder."""
+    listed = {file.path for file in manifest.files}
+    with os.scandir(folder) as entries:
+        links = sorted(entry.name for entry in entries if entry.is_symlink() and entry.name in listed)
+    for name in links:
+        target = (folder / name).resolve()
+        if not target.is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{folder / name}: a link to {target}, allowed are files of the folder itself; copy the file here, or "
+                "link the whole folder"
+            )
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
@@ -188,10 +231,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
 
     Raises ValueError when it is of another version, damaged, or does not match its own fingerprint.
     """
-    try:
-        tree = json.loads(content.decode("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where}: not a readable manifest, {error}") from None
+    tree = parse_json(content, where, "a readable manifest")
     version = tree.get("format_version") if isinstance(tree, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(f"{where}: found format_version {version!r}, this program reads {FORMAT_VERSION}")

@@ -18,6 +18,8 @@ _PROT_NONE = 0
 _MAP_FIXED = 0x10  # the same number on Linux and macOS; the mmap module does not export it
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0)
 _FAILED = ctypes.c_void_p(-1).value
+_MOST_BYTES = 1 << 46
+"""More than any machine has addresses for; a larger number would be cut on its way to the C function."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -36,9 +38,11 @@ class MappedFiles:
     starts: np.ndarray
 
     def __init__(self, sizes: Sequence[int]) -> None:
-        """Reserve addresses for files of these sizes."""
+        """Reserve addresses for files of these sizes. Raises ValueError where no machine has so many."""
         pages = [-(-size // mmap.PAGESIZE) * mmap.PAGESIZE for size in sizes]
         total = sum(pages)
+        if total > _MOST_BYTES:
+            raise ValueError(f"shards: found {total} bytes in all, allowed are {_MOST_BYTES}")
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         address = _map(None, total, _PROT_NONE, flags, -1)
         self._finalizer = weakref.finalize(self, _libc.munmap, address, total)

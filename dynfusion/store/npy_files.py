@@ -1,6 +1,8 @@
-"""Vectors in `.npy` and `.npz` files, their ids (and SMILES, groups, reasons) beside them or inside."""
+"""Vectors in `.npy` files, their ids (and SMILES, groups, reasons) beside them."""
 
-import zipfile
+import math
+import sys
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,8 +31,10 @@ VECTORS = "embeddings.npy"
 _COMPANIONS = {"smiles": "smiles.txt", "group": "groups.txt"}
 FOLDER_FILES = ("ids.txt", "ids.npy", *_COMPANIONS.values(), "reasons.npy", "encoder.txt")
 """What counts beside `VECTORS` when it is there."""
-_FLOATS = ("float16", "float32", "float64", BFLOAT16)
+FLOATS = ("float16", "float32", "float64", BFLOAT16)
 _MAGIC = b"\x93NUMPY"
+_NO_HEADER = (TypeError, SyntaxError, RecursionError, MemoryError, OverflowError, tokenize.TokenError)
+"""What numpy raises, besides ValueError, for a header that is no literal of Python."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def open_npy(where: str, uri: str, files: Files, *, ids_uri: str, in_folder: boo
     Raises ValueError, naming the file, for anything missing, empty, truncated, pickled or of another shape.
     """
     array = read_header(where, uri, files)
-    if len(array.shape) != 2 or array.kind not in _FLOATS or array.shape[1] == 0:
+    if len(array.shape) != 2 or array.kind not in FLOATS or array.shape[1] == 0:
         raise ValueError(
             f"{where}: {uri} holds {array.dtype} of shape {array.shape}, "
             "allowed is float16, float32, float64 or bfloat16 [molecules, dim]"
@@ -98,30 +102,6 @@ def open_npy(where: str, uri: str, files: Files, *, ids_uri: str, in_folder: boo
     return OpenedFile(uri, ids_uri, dim, encoder, tuple(key for key in _COMPANIONS if key in columns), pieces)
 
 
-def open_npz(where: str, uri: str, files: Files) -> OpenedFile:
-    """A `.npz` archive of `ids` and one array of vectors (named `embeddings`, or the only one with two axes)."""
-    try:
-        with files.open(uri) as file, zipfile.ZipFile(file) as archive:
-            headers = {name.removesuffix(".npy"): _member(archive, name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{where}: {uri} is not a readable .npz file, {first_line(error)}") from None
-    matrices = [name for name, (shape, _) in headers.items() if len(shape) == 2]
-    name = "embeddings" if "embeddings" in matrices else (matrices[0] if len(matrices) == 1 else "")
-    if "ids" not in headers or not name:
-        raise ValueError(
-            f"{where}: {uri} holds arrays {', '.join(headers) or 'none'}, needed are ids and one array of two axes"
-        )
-    (rows, dim), dtype = headers[name]
-    array = Array(uri, 0, dtype, (rows, dim))
-    if array.kind not in _FLOATS or dim == 0 or headers["ids"][0] != (rows,):
-        raise ValueError(
-            f"{where}: {uri} holds {dtype} of shape {(rows, dim)} and {headers['ids'][0]} ids, allowed are float16, "
-            "float32, float64 or bfloat16 [molecules, dim] and ids [molecules]"
-        )
-    piece = Piece(uri, 0, rows, rows * array.row_bytes, partial(_read_npz, array, name))
-    return OpenedFile(uri, uri, dim, "", (), (piece,))
-
-
 def read_header(where: str, uri: str, files: Files) -> Array:
     """What a `.npy` file says of itself.
 
@@ -138,7 +118,7 @@ def read_header(where: str, uri: str, files: Files) -> Array:
             raise ValueError(f"{where}: {uri} is not a .npy file (pickles are never read), save it with numpy.save")
         file.seek(0)
         try:
-            shape, fortran, dtype = _header(file)
+            shape, fortran, dtype = array_header(file)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{where}: {uri} is truncated or holds Python objects, {first_line(error)}") from None
         array = Array(uri, file.tell(), dtype, shape)
@@ -168,17 +148,20 @@ def _open_reasons(where: str, uri: str, files: Files) -> Array:
     return array
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    with archive.open(name) as member:
-        shape, fortran, dtype = _header(member)
-    if (fortran and len(shape) > 1) or dtype.hasobject:
-        raise ValueError(f"array {name} lies in column order or holds Python objects")
-    return shape, dtype
+def array_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in column order, and type, as the file says from where it stands.
 
-
-def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    Raises ValueError or EOFError for a header that is not readable or describes no array.
+    """
     version = npy.read_magic(file)
-    return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    try:
+        shape, fortran, dtype = read(file)
+    except _NO_HEADER as error:
+        raise ValueError(f"its header is not readable, {first_line(error)}") from None
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > sys.maxsize:
+        raise ValueError(f"it has the shape {shape}")
+    return shape, fortran, dtype
 
 
 def _read_rows(
@@ -192,16 +175,14 @@ def _read_rows(
         for first in range(0, stop - start, chunk_rows):
             rows = min(chunk_rows, stop - start - first)
             raw = buffer[:rows]
-            _fill(file, raw, array.uri)
+            fill(file, raw, array.uri)
             part = slice(first, first + rows)
             reasons = found.get("reasons")
             yield Chunk(
-                ids=_strings(found["id"][part], columns["id"].uri),
-                vectors=_numbers(raw, array),
+                ids=strings(found["id"][part], columns["id"].uri),
+                vectors=numbers(raw, array),
                 reasons=None if reasons is None else np.asarray(reasons)[part],
-                texts={
-                    key: blank_to_null(_strings(found[key][part], array.uri)) for key in _COMPANIONS if key in found
-                },
+                texts={key: blank_to_null(strings(found[key][part], array.uri)) for key in _COMPANIONS if key in found},
             )
 
 
@@ -210,29 +191,15 @@ def _column(column: Array | Lines, start: int, stop: int, files: Files) -> pa.Ar
         if isinstance(column, Array):
             file.seek(column.offset + start * column.dtype.itemsize)
             raw = np.empty((stop - start) * column.dtype.itemsize, np.uint8)
-            _fill(file, raw, column.uri)
+            fill(file, raw, column.uri)
             return raw.view(column.dtype)
         first = start // column.every
         file.seek(column.starts[first])
         return split_lines(file.read(column.starts[first + 1] - column.starts[first]))
 
 
-def _read_npz(array: Array, name: str, files: Files, chunk_rows: int) -> Iterator[Chunk]:
-    with files.open(array.uri) as file, zipfile.ZipFile(file) as archive:
-        with archive.open("ids.npy") as member:
-            ids = npy.read_array(member, allow_pickle=False)
-        with archive.open(f"{name}.npy") as member:
-            _header(member)
-            for first in range(0, array.shape[0], chunk_rows):
-                raw = np.empty((min(chunk_rows, array.shape[0] - first), array.row_bytes), np.uint8)
-                _fill(member, raw, array.uri)
-                yield Chunk(
-                    _strings(ids[first : first + len(raw)], f"{array.uri}, array ids,"), _numbers(raw, array), None, {}
-                )
-
-
-def _fill(file: Any, raw: np.ndarray, uri: str) -> None:
-    """Read exactly these bytes."""
+def fill(file: Any, raw: np.ndarray, uri: str) -> None:
+    """Read exactly these bytes. Raises ValueError when the file ends before."""
     view = memoryview(raw.data).cast("B")
     done = 0
     while done < len(view):
@@ -242,9 +209,11 @@ def _fill(file: Any, raw: np.ndarray, uri: str) -> None:
         done += got
 
 
-def _numbers(raw: np.ndarray, array: Array) -> np.ndarray:
+def numbers(raw: np.ndarray, array: Array) -> np.ndarray:
+    """Bytes [rows, row_bytes] of an array as its numbers [rows, dim]."""
     return typed(raw, BFLOAT16) if array.kind == BFLOAT16 else raw.view(array.dtype)
 
 
-def _strings(values: np.ndarray | pa.Array, where: str) -> pa.Array:
+def strings(values: np.ndarray | pa.Array, where: str) -> pa.Array:
+    """Ids or texts as strings. Raises ValueError, opening with `where`, as `array_as_text`."""
     return values if isinstance(values, pa.Array) else array_as_text(values, where)

@@ -255,7 +255,7 @@ def _write_result(path: Path, result: ShardResult) -> None:
 
 
 def _read_result(path: Path) -> ShardResult:
-    with np.load(path) as found:
+    with np.load(path, allow_pickle=False) as found:
         spec, geometry = json.loads(str(found["text"]))
         moments = tuple(Moments(int(count), *found[f"moments{number}"]) for number, count in enumerate(found["counts"]))
         return ShardResult(ShardSpec(**spec), Geometry(**geometry), found["blocks"], moments)

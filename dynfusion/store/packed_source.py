@@ -15,8 +15,8 @@ from dynfusion.store.files import Files
 from dynfusion.store.join import REASON_PREFIX
 from dynfusion.store.manifest import FileSpec, Manifest, ModalitySpec, ShardSpec, check_size
 from dynfusion.store.reasons import Reason
-from dynfusion.store.sidecar import wrong_digest
-from dynfusion.store.source import TEXTS, Chunk, Piece
+from dynfusion.store.sidecar import check_columns, checked_batch, wrong_digest
+from dynfusion.store.source import TEXTS, Chunk, Piece, first_line
 from dynfusion.store.table import usual_split
 
 _HASHED_AT_ONCE = 1 << 20
@@ -79,16 +79,33 @@ def text_pieces(
 
 def sidecar_schema(folder: str, manifest: Manifest, files: Files) -> pa.Schema:
     """The columns of the dataset's sidecars."""
-    with _checked(folder, manifest.shards[0].sidecar, files) as file:
-        return pa.ipc.open_file(file).schema
+    sidecar = manifest.shards[0].sidecar
+    with _checked(folder, sidecar, files) as file:
+        schema = _reader(f"sidecar {folder}/{sidecar.path}", file).schema
+    check_columns(f"{folder}/{sidecar.path}", schema, manifest)
+    return schema
 
 
 def sidecar_batches(folder: str, file: FileSpec, files: Files) -> Iterator[pa.RecordBatch]:
     """A sidecar batch by batch. Raises ValueError, before the first, when the file is not the manifest's."""
+    where = f"sidecar {folder}/{file.path}"
     with _checked(folder, file, files) as opened:
-        reader = pa.ipc.open_file(opened)
+        reader = _reader(where, opened)
         for number in range(reader.num_record_batches):
-            yield reader.get_batch(number)
+            try:
+                batch = reader.get_batch(number)
+            except pa.ArrowException as error:
+                raise ValueError(f"{where}: not readable as Arrow IPC, {first_line(error)}") from None
+            yield checked_batch(where, batch)
+
+
+def _reader(where: str, file: BinaryIO) -> Any:
+    try:
+        reader = pa.ipc.open_file(file)
+        _ = reader.schema.names  # here a name that is not UTF-8 is an error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}: not readable as Arrow IPC, {first_line(error)}") from None
+    return reader
 
 
 @contextmanager

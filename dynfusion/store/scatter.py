@@ -128,7 +128,7 @@ def read_bucket_rows(folders: list[Path], bucket: int) -> pa.Table | None:
     tables = []
     for folder in folders:
         batches = []
-        borders = np.load(folder / "borders.npy", mmap_mode="r")
+        borders = _borders(folder)
         if not len(borders):
             continue
         with pa.memory_map(str(folder / "rows.arrow")) as source:
@@ -140,15 +140,19 @@ def read_bucket_rows(folders: list[Path], bucket: int) -> pa.Table | None:
     return pa.concat_tables(tables).combine_chunks() if tables else None
 
 
+def _borders(folder: Path) -> np.ndarray:
+    return np.load(folder / "borders.npy", mmap_mode="r", allow_pickle=False)
+
+
 def bucket_size(folders: Sequence[Path], bucket: int) -> int:
     """How many rows `read_bucket_rows` gives."""
-    borders = [np.load(folder / "borders.npy", mmap_mode="r")[:, 0, bucket : bucket + 2] for folder in folders]
+    borders = [_borders(folder)[:, 0, bucket : bucket + 2] for folder in folders]
     return sum(int((border[:, 1] - border[:, 0]).sum()) for border in borders)
 
 
 def scattered_ids(folder: Path) -> Iterator[pa.Array]:
     """All ids of a finished job, chunk by chunk."""
-    if len(np.load(folder / "borders.npy", mmap_mode="r")):
+    if len(_borders(folder)):
         with pa.memory_map(str(folder / "rows.arrow")) as source:
             reader = pa.ipc.open_file(source)
             for number in range(reader.num_record_batches):
@@ -162,7 +166,7 @@ def read_bucket_values(folders: list[Path], bucket: int, dim: int, *, buffer: np
     """
     runs: list[tuple[Path, int, int]] = []
     for folder in folders:
-        borders = np.load(folder / "borders.npy", mmap_mode="r")
+        borders = _borders(folder)
         at = 0
         for number in range(len(borders)):
             start, stop = borders[number, 1, bucket : bucket + 2].tolist()

@@ -153,16 +153,23 @@ def check_shard(path: Path, geometry: Geometry, *, size: int, num_blocks: int, n
     content = np.memmap(path, np.uint8, mode="r")
     if bytes(content[:6]) != _MAGIC or bytes(content[-6:]) != _MAGIC:
         raise ValueError(f"shard {path}: not an Arrow IPC file")
-    header = _first_header(content.data)
-    if header.geometry() != geometry:
+    try:
+        fields = _names(path)
+        laid_out = _first_header(content.data).geometry()
+    except (pa.ArrowException, OSError, ValueError, struct.error) as error:
+        raise ValueError(f"shard {path}: not readable as Arrow IPC, {str(error).partition(chr(10))[0]}") from None
+    if laid_out != geometry:
         raise ValueError(f"shard {path}: its blocks are laid out differently from what the manifest says")
     last = geometry.first_block + (num_blocks - 1) * geometry.block_bytes
     if bytes(content[last : last + 8]) != bytes(content[geometry.first_block :][:8]):  # the size of its header too
         raise ValueError(f"shard {path}: block {num_blocks - 1} does not start at byte {last} as the manifest says")
-    with pa.memory_map(str(path)) as source:
-        fields = pa.ipc.open_file(source).schema.names
     if fields != list(names):
         raise ValueError(f"shard {path}: holds modalities {', '.join(fields)}, the manifest says {', '.join(names)}")
+
+
+def _names(path: Path) -> list[str]:
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).schema.names
 
 
 @dataclass(frozen=True)
@@ -260,11 +267,14 @@ def _first_header(content: memoryview) -> _Header:
     """Find the first block by the lengths in the file and parse its header.
 
     Source: the Arrow columnar format, "IPC File Format" and "Encapsulated message format"; `Message.fbs`.
+
+    Raises ValueError or struct.error where there is no such header.
     """
     schema_bytes = struct.unpack_from("<i", content, 12)[0]
     start = 16 + schema_bytes
     prefix, header_bytes = struct.unpack_from("<4si", content, start)
-    assert prefix == _CONTINUATION, "the schema is followed by a record batch"
+    if prefix != _CONTINUATION:
+        raise ValueError("its schema is not followed by a record batch")
     message = start + 8 + struct.unpack_from("<I", content, start + 8)[0]
     body = start + 8 + header_bytes
     batch_at = _field(content, message, 2)
@@ -273,6 +283,8 @@ def _first_header(content: memoryview) -> _Header:
     buffers = _vector(content, _field(content, batch, 2))
     body_bytes = struct.unpack_from("<q", content, _field(content, message, 3))[0]
     modalities = struct.unpack_from("<I", content, nodes - 4)[0] // 2
+    if 48 * modalities > header_bytes:  # 16 bytes for each of three buffers
+        raise ValueError("its first record batch has more columns than its header has room for")
     offsets = [struct.unpack_from("<q", content, buffers + 16 * number)[0] for number in range(3 * modalities)]
     return _Header(
         start=start,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dynfusion.store.manifest import FileSpec
+from dynfusion.store.join import REASON_PREFIX
+from dynfusion.store.manifest import FileSpec, Manifest
 
 BATCH_ROWS = 1 << 16
 
@@ -64,25 +65,64 @@ def wrong_digest(where: str | Path) -> str:
     )
 
 
-def read_sidecars(folder: Path, files: Sequence[FileSpec], *, checked: set[str]) -> pa.Table:
+def read_sidecars(folder: Path, files: Sequence[FileSpec], manifest: Manifest, *, checked: set[str]) -> pa.Table:
     """The tables of several sidecars, one after another; the hash of each is compared once: `checked` has the paths of
     those whose is known to be right and gets the others.
 
-    Raises ValueError for a file that is missing, damaged, or has another number of rows than the manifest says.
+    Raises ValueError for a file that is missing, damaged, lacks a column, or has another number of rows than the
+    manifest says.
     """
-    return pa.concat_tables([_read(folder / file.path, file, checked) for file in files])
+    tables = [_read(folder / file.path, file, manifest, checked) for file in files]
+    for table, file in zip(tables, files, strict=True):
+        if table.schema != tables[0].schema:
+            raise ValueError(f"sidecar {folder / file.path}: its columns are not those of {files[0].path}")
+    return pa.concat_tables(tables)
 
 
-def _read(path: Path, file: FileSpec, checked: set[str]) -> pa.Table:
+def check_columns(where: str, schema: pa.Schema, manifest: Manifest) -> None:
+    """Raise ValueError unless a sidecar has the columns that FORMAT.md gives it, each once and of the right type."""
+    labels = dict.fromkeys(manifest.label_columns, (pa.float64(), pa.string()))
+    texts = ("id", "smiles", *([manifest.split_column] if manifest.split_column else []))
+    reasons = {REASON_PREFIX + name: (pa.uint8(),) for name in manifest.names}
+    for name, kinds in {**labels, **dict.fromkeys(texts, (pa.string(),)), **reasons}.items():
+        found = [str(field.type) for field in schema if field.name == name]
+        if len(found) != 1 or found[0] not in map(str, kinds):
+            raise ValueError(
+                f"sidecar {where}, column {name}: found {' and '.join(found) or 'none'}, allowed is one of "
+                f"{' or '.join(map(str, kinds))}"
+            )
+
+
+def checked_batch(where: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same batch once every text in it was found to lie where the batch says and to be UTF-8.
+
+    Raises ValueError, opening with `where`, when not: Arrow would follow a wrong offset out of the file.
+    """
     try:
-        if file.path not in checked:
-            if describe_file(path, rows=file.rows).sha256 != file.sha256:
-                raise ValueError(wrong_digest(f"sidecar {path}"))
-            checked.add(file.path)
+        batch.validate(full=True)
+    except pa.ArrowException as error:
+        raise ValueError(f"{where}: not valid Arrow, {str(error).partition(chr(10))[0]}") from None
+    return batch
+
+
+def _read(path: Path, file: FileSpec, manifest: Manifest, checked: set[str]) -> pa.Table:
+    where = f"sidecar {path}"
+    try:
+        new = file.path not in checked
+        if new and describe_file(path, rows=file.rows).sha256 != file.sha256:
+            raise ValueError(wrong_digest(where))
         with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ValueError(f"sidecar {path}: missing or not readable as Arrow IPC, {error}") from error
+            reader = pa.ipc.open_file(source)
+            check_columns(str(path), reader.schema, manifest)
+            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        table = pa.Table.from_batches(
+            [checked_batch(where, batch) if new else batch for batch in batches], reader.schema
+        )
+        checked.add(file.path)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{where}: missing or not readable as Arrow IPC, {str(error).partition(chr(10))[0]}"
+        ) from error
     if table.num_rows != file.rows:
-        raise ValueError(f"sidecar {path}: found {table.num_rows} rows, the manifest says {file.rows}")
+        raise ValueError(f"{where}: found {table.num_rows} rows, the manifest says {file.rows}")
     return table

@@ -1,6 +1,6 @@
 """One modality as given: any mixture of files, folders and patterns, opened but not read.
 
-address --Files.find--> files --by kind--> npy_files | columnar_files --> pieces, each read chunk by chunk
+address --Files.find--> files --by kind--> npy_files | npz_files | columnar_files --> pieces, each read chunk by chunk
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -9,7 +9,8 @@ from functools import partial
 
 from dynfusion.store.columnar_files import open_columnar
 from dynfusion.store.files import LOCAL, Files, folder_of, name_of
-from dynfusion.store.npy_files import FOLDER_FILES, VECTORS, open_npy, open_npz
+from dynfusion.store.npy_files import FOLDER_FILES, VECTORS, open_npy
+from dynfusion.store.npz_files import open_npz
 from dynfusion.store.source import OpenedFile, Piece
 from dynfusion.store.table_files import KINDS, SUFFIXES
 

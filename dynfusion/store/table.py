@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynfusion.store.files import LOCAL, Files
+from dynfusion.store.printable import printable
 from dynfusion.store.source import TEXTS, Chunk, Piece, blank_to_null
 from dynfusion.store.table_files import Read, check_once, open_table
 from dynfusion.store.texts import as_text
@@ -45,19 +46,20 @@ def open_metadata(
 
     Raises ValueError for a missing file or column, or an unreadable file.
     """
-    found = files.find(uri)
-    if not found:
+    paths = files.find(uri)
+    if not paths:
         raise ValueError(f"table {uri}: no such file")
     classes = [name for name in labels if (known or {}).get(name) == pa.string()]
     texts = [id_column, *TEXTS, *([split_column] if split_column else []), *classes]
     columns: dict[str, pa.DataType] = {}
     pieces = []
-    for file in found:
+    for file in paths:
         schema, parts = open_table("table", file, files, texts=texts)
         wanted = [id_column, *labels, *([split_column] if split_column else [])]
         missing = [name for name in wanted if name not in schema.names]
         if missing:
-            raise ValueError(f"table {file}: no column {', '.join(missing)}, found {', '.join(schema.names)}")
+            found = printable(", ".join(schema.names))
+            raise ValueError(f"table {file}: no column {', '.join(missing)}, found {found}")
         check_once(f"table {file}", schema, [*wanted, *TEXTS])
         here = {name: pa.string() for name in TEXTS if name in schema.names}
         here |= {name: _label_type(schema.field(name).type, f"table {file}, column {name}") for name in labels}
@@ -65,7 +67,7 @@ def open_metadata(
         if split_column:
             here[split_column] = pa.string()
         if columns and here != columns:
-            raise ValueError(f"table {file}: its columns hold other things than those of {found[0]}")
+            raise ValueError(f"table {file}: its columns hold other things than those of {paths[0]}")
         columns = here
         pieces += [
             Piece(
@@ -137,7 +139,10 @@ def _label_type(kind: pa.DataType, where: str) -> pa.DataType:
 def _number(column: pa.Array, where: str) -> pa.Array:
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
-    numbers = column.cast(pa.float64())
+    try:
+        numbers = column.cast(pa.float64())
+    except pa.ArrowInvalid:
+        raise ValueError(f"{where}: a label is a whole number beyond 2**53, allowed are smaller ones or text") from None
     numbers = pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
     if pc.any(pc.is_inf(numbers)).as_py():
         raise ValueError(f"{where}: a label is infinite, allowed are finite numbers or nothing")

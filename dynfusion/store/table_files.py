@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -53,12 +53,37 @@ def open_table(
         if file.seek(0, 2) == 0 and kind != "CSV":
             raise ValueError(f"{where}: {uri} is empty")
         file.seek(0)
-        try:
-            return opener(uri, file, texts=texts, numbers=numbers)
-        except (OSError, pa.ArrowException) as error:
-            note = "" if kind == "CSV" else " file (pickles are never read)"
-            name = "not readable as CSV" if kind == "CSV" else f"not a readable {kind}"
-            raise ValueError(f"{where}: {uri} is {name}{note}, {first_line(error)}") from None
+        with _readable(f"{where}: {uri}", kind):
+            schema, pieces = opener(uri, file, texts=texts, numbers=numbers)
+            _ = schema.names  # here a name that is not UTF-8 is an error
+    return schema, tuple(replace(piece, read=partial(_read_sound, uri, kind, piece.read)) for piece in pieces)
+
+
+@contextmanager
+def _readable(where: str, kind: str) -> Iterator[None]:
+    """What a library says of a damaged file, as one sentence; a disk or a store that fails is no fault of the file."""
+    try:
+        yield
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        note = "" if kind == "CSV" else " file (pickles are never read)"
+        name = "not readable as CSV" if kind == "CSV" else f"not a readable {kind}"
+        raise ValueError(f"{where} is {name}{note}, {first_line(error)}") from None
+
+
+def _read_sound(uri: str, kind: str, read: Read, files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:
+    """The batches of a piece; of an Arrow file, each once every offset in it was found to lie inside: Arrow itself
+    follows a wrong one wherever it leads."""
+    batches = read(files, chunk_rows)
+    while True:
+        with _readable(uri, kind):
+            batch = next(batches, None)
+            if batch is None:
+                return
+            if kind == "Arrow":
+                batch.validate(full=True)
+        yield batch
 
 
 def check_once(where: str, schema: pa.Schema, names: Sequence[str]) -> None:
@@ -97,7 +122,7 @@ def _read_parquet(uri: str, groups: Sequence[int], files: Files, chunk_rows: int
     with files.open(uri) as file:
         meta = pq.read_metadata(file)
         largest = max(meta.row_group(group).total_byte_size for group in groups)
-        buffer = min(max(_PARQUET_BYTES // meta.num_columns, 1 << 14), 1 << 20)
+        buffer = min(max(_PARQUET_BYTES // max(meta.num_columns, 1), 1 << 14), 1 << 20)
         if largest <= _WHOLE_GROUP_BYTES or (buffer < 1 << 20 and not _is_local(file)):
             buffer = 0
         parquet = pq.ParquetFile(file, metadata=meta, buffer_size=buffer, pre_buffer=False)
@@ -228,13 +253,10 @@ def _read_csv(
     read = pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False)
     convert = pa.csv.ConvertOptions(column_types=types, null_values=_MISSING)
     parse = pa.csv.ParseOptions(delimiter=delimiter)
-    try:
-        with files.open(uri) as file, csv_reader(file, parse, read=read, convert=convert) as reader:
-            for batch in reader:
-                for first in range(0, batch.num_rows, chunk_rows):
-                    yield batch.slice(first, chunk_rows)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{uri} is not readable as CSV, {first_line(error)}") from None
+    with files.open(uri) as file, csv_reader(file, parse, read=read, convert=convert) as reader:
+        for batch in reader:
+            for first in range(0, batch.num_rows, chunk_rows):
+                yield batch.slice(first, chunk_rows)
 
 
 KINDS: dict[str, tuple[str, Callable[..., tuple[pa.Schema, tuple[TablePiece, ...]]]]] = {

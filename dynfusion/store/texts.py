@@ -47,9 +47,11 @@ def array_as_text(values: np.ndarray, where: str) -> pa.Array:
     if values.dtype.kind not in "SU":
         raise ValueError(f"{where} holds {values.dtype}, allowed are text and whole numbers")
     try:
-        return pa.array((np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values).tolist(), pa.string())
-    except UnicodeError:
+        text = pa.array((np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values).tolist(), pa.string())
+        text.validate(full=True)  # numpy holds numbers that are no characters
+    except (UnicodeError, pa.ArrowInvalid):
         raise ValueError(f"{where} holds bytes that are not UTF-8 text") from None
+    return text
 
 
 def _floats_as_text(column: pa.Array, where: str, numbers: Literal["whole", "any"]) -> pa.Array:

@@ -13,17 +13,21 @@ A folder whose lists are missing or do not match is torn, and skipped for the on
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 
 from dynfusion.fusion.api import WEIGHTS, save_weights
 from dynfusion.fusion.model import FusionNetwork
+from dynfusion.settings import parse_json
+from dynfusion.store.printable import printable
 from dynfusion.training.engine import Engine
 from dynfusion.training.loop import Record
 from dynfusion.training.storage import Storage
@@ -36,7 +40,11 @@ STATE = "state.json"
 HISTORY = "history.jsonl"
 PREFIX = "checkpoint-"
 LISTS = "files-*-of-*.json"
+_NAME = re.compile(rf"{PREFIX}\d{{8,18}}-\d{{3,18}}")
+_STEP = re.compile(rf"{PREFIX}(\d{{8,18}})-\d{{3,18}}\b")
+_LIST = re.compile(r"files-\d{5,9}-of-(\d{5,9})\.json")
 ATTEMPTS = "attempts.json"
+_MOST_ATTEMPTS = 10**9
 REGISTERED = "checkpoint_manager_snapshot.json"
 """What Ray Train leaves in the run's folder: the checkpoints that it has registered, perhaps none."""
 
@@ -45,11 +53,12 @@ REGISTERED = "checkpoint_manager_snapshot.json"
 class State:
     """Where a run stands. The order, the masks and the learning rate are functions of `step`, so it says it all."""
 
-    step: int
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+    step: Annotated[int, Field(ge=0)]
     run_fingerprint: str
     data_fingerprint: str
-    world_size: int
-    generator: list[int]
+    world_size: Annotated[int, Field(ge=1)]
+    generator: list[Annotated[int, Field(ge=0, le=255)]]
 
 
 def save_checkpoint(folder: Path, engine: Engine, network: FusionNetwork, state: State, history: list[Record]) -> None:
@@ -77,18 +86,33 @@ def load_checkpoint(folder: Path, engine: Engine) -> tuple[State, list[Record]]:
 
 
 def read_state(folder: Path) -> State:
-    """The state of a checkpoint."""
-    return State(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+    """The state of a checkpoint. Raises ValueError when it is of another kind."""
+    where, content = f"checkpoint {folder / STATE}", (folder / STATE).read_bytes()
+    parse_json(content, where)
+    try:
+        return TypeAdapter(State).validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    place = printable(".".join(map(str, first["loc"]))) or "its content"
+    raise ValueError(f"{where}: not a state of this version, {place}: {first['msg']}")
 
 
 def read_history(folder: Path) -> list[Record]:
-    """The records of a checkpoint, first to last."""
-    return [json.loads(line) for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines()]
+    """The records of a checkpoint, first to last. Raises ValueError for a line that is none."""
+    found = []
+    for number, line in enumerate((folder / HISTORY).read_bytes().splitlines(), start=1):
+        where = f"checkpoint {folder / HISTORY}, line {number}"
+        record = parse_json(line, where)
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            raise ValueError(f"{where}: found no step, allowed is a record of training or of a check")
+        found.append(record)
+    return found
 
 
 def problem(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder in one phrase, None when every file is there and unchanged."""
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    paths = [path for path in folder.rglob("*") if path.is_file() and not _leads_out(path, folder)]
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
     listed = _listed(sizes, lambda name: (folder / name).read_bytes())
     if isinstance(listed, str):
         return listed
@@ -106,18 +130,23 @@ def torn(storage: Storage, name: str) -> str | None:
 
 def _listed(sizes: dict[str, int], read: Callable[[str], bytes]) -> str | dict[str, dict[str, Any]]:
     """What all ranks' lists say of their files; a phrase when that is not what `sizes` says is there."""
-    lists = sorted(name for name in sizes if Path(name).match(LISTS))
-    if not lists:
+    found = [match for match in map(_LIST.fullmatch, sorted(sizes)) if match]
+    if not found:
         return "no list of files"
-    world_size, listed = _world_size(Path(lists[0])), {}
+    world_size, listed = int(found[0].group(1)), dict[str, dict[str, Any]]()
+    if not world_size:
+        return f"{found[0].group()} is a list of no rank"
     for rank in range(world_size):
         name = _list_name(rank, world_size)
         if name not in sizes:
             return f"{name} is missing"
         try:
-            listed.update(json.loads(read(name)))
+            entries = parse_json(read(name), name)
         except ValueError:
             return f"{name} is truncated"
+        if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
+            return f"{name} is no list of files with bytes and sha256"
+        listed |= entries
     for name, expected in listed.items():
         if name not in sizes:
             return f"{name} is missing"
@@ -127,8 +156,8 @@ def _listed(sizes: dict[str, int], read: Callable[[str], bytes]) -> str | dict[s
 
 
 def checkpoint_names(storage: Storage) -> list[str]:
-    """The checkpoint folders of a run, whole or not, first to last."""
-    return [name for name in storage.names() if name.startswith(PREFIX)]
+    """The checkpoint folders of a run, whole or not, first to last; another name than a run gives is none of them."""
+    return [name for name in storage.names() if _NAME.fullmatch(name)]
 
 
 def checkpoint_name(step: int, attempt: int) -> str:
@@ -137,8 +166,9 @@ def checkpoint_name(step: int, attempt: int) -> str:
 
 
 def step_of(name: str) -> int:
-    """The step that a checkpoint folder's name says."""
-    return int(name.split("-")[1])
+    """The step that a checkpoint folder's name says, or that of a file called after it; -1 for any other name."""
+    found = _STEP.match(name)
+    return int(found.group(1)) if found else -1
 
 
 def take_attempt(storage: Storage) -> int:
@@ -152,11 +182,17 @@ def take_attempt(storage: Storage) -> int:
 
 
 def next_attempt(storage: Storage) -> int:
-    """One more than any attempt that was taken or has left a checkpoint folder, also one that was removed since."""
-    try:
-        used = int(json.loads(storage.read(ATTEMPTS))["used"])
-    except FileNotFoundError:
-        used = 0
+    """One more than any attempt that was taken or has left a checkpoint folder, also one that was removed since.
+
+    Raises ValueError when the record of attempts is of another kind.
+    """
+    where = f"{storage.address}/{ATTEMPTS}"
+    used: Any = 0
+    with suppress(FileNotFoundError):
+        record = parse_json(storage.read(ATTEMPTS), where)
+        used = record.get("used") if isinstance(record, dict) else None
+    if type(used) is not int or not 0 <= used < _MOST_ATTEMPTS:
+        raise ValueError(f"{where}: found {used!r} attempts, allowed is a whole number from 0 on")
     return 1 + max([used, *(int(name.rsplit("-", 1)[1]) for name in checkpoint_names(storage))])
 
 
@@ -198,7 +234,7 @@ def registered_any(storage: Storage) -> bool:
 
 def complete(folder: Path) -> bool:
     """Whether every rank has left its list, the last of what it writes: such a checkpoint was whole once."""
-    lists = list(folder.glob(LISTS))
+    lists = [path for path in folder.glob(LISTS) if _LIST.fullmatch(path.name)]
     return bool(lists) and len(lists) == _world_size(lists[0]) and all(map(_reads, lists))
 
 
@@ -213,10 +249,25 @@ def _write_list(folder: Path, rank: int, world_size: int) -> None:
 
 def _reads(path: Path) -> bool:
     try:
-        json.loads(path.read_bytes())
+        parse_json(path.read_bytes(), path.name)
     except ValueError:
         return False
     return True
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether a list says of a file what it must."""
+    return (
+        isinstance(entry, dict)
+        and entry.keys() == {"bytes", "sha256"}
+        and type(entry["bytes"]) is int
+        and isinstance(entry["sha256"], str)
+    )
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    """Whether a file is a link to somewhere outside the folder."""
+    return path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
 
 
 def _world_size(path: Path) -> int:

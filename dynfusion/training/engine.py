@@ -16,6 +16,7 @@ from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.training.config import EngineSettings, TrainSettings
 from dynfusion.training.host_memory import keep_freed_memory
+from dynfusion.training.plain_state import read_plain
 
 OPTIMIZER_FILE = "optimizer.pt"
 
@@ -97,8 +98,7 @@ class TorchEngine:
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
         self.objective.load_state_dict(weights)
-        state = torch.load(folder / OPTIMIZER_FILE, map_location=self.device, weights_only=True)
-        self.optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(read_plain(folder / OPTIMIZER_FILE, self.device))
 
     def _average(self, gradients: list[Tensor]) -> None:
         if self.world_size == 1:

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import psutil
 
+from dynfusion.settings import parse_json
 from dynfusion.training.storage import Storage
 
 LEASE = "lease.json"
@@ -39,6 +40,7 @@ _SETTLE_SECONDS = 0.5
 _LOOK_SECONDS = 3.0
 _END_SECONDS = 5.0
 _CLOCK_SECONDS = 60.0
+_MOST_PROCESSES = 1 << 31
 
 _log = logging.getLogger(__name__)
 _owners: set[str] = set()
@@ -196,9 +198,11 @@ def read_lease(storage: Storage) -> Lease | None:
     except FileNotFoundError:
         return None
     try:
-        return Lease(**json.loads(content))
+        found = Lease(**parse_json(content, LEASE))
     except (ValueError, TypeError):
         return None
+    numbers = type(found.pid) is int and all(type(time) in (int, float) for time in (found.born, found.beat))
+    return found if numbers and 0 < found.pid < _MOST_PROCESSES else None
 
 
 def _new_lease() -> Lease:

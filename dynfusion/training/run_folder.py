@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dynfusion.settings import parse_json
 from dynfusion.store.whole import written_whole
 from dynfusion.training.checkpoint import MODEL, checkpoint_names, problem, read_history, read_state, registered_any
 from dynfusion.training.checks import trained, validated
@@ -48,11 +49,10 @@ def claim(storage: Storage, settings: dict[str, Any], mine: Identity, say: Calla
     """
     content = as_json({"identity": asdict(mine), "settings": settings})
     try:
-        record = json.loads(storage.read(RUN))
+        theirs, before = _read_claim(storage)
     except FileNotFoundError:
         storage.write(RUN, content)
         return
-    theirs, before = Identity(**record["identity"]), record["settings"]
     if theirs != mine and _is_unused(storage):
         say(f"run folder {storage.address}: an earlier try with other settings or data saved nothing; begun afresh")
         storage.write(RUN, content)
@@ -82,10 +82,26 @@ def _is_unused(storage: Storage) -> bool:
 def finished(storage: Storage, epochs: int) -> bool:
     """Whether the run has left the model of so many epochs, whole."""
     try:
-        training = json.loads(storage.read(f"{MODEL}/{TRAINING}"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        training = parse_json(storage.read(f"{MODEL}/{TRAINING}"), TRAINING)
+        trained = training["settings"]["train"]["epochs"]
+    except (FileNotFoundError, ValueError, TypeError, LookupError):
         return False
-    return training["settings"]["train"]["epochs"] >= epochs
+    return type(trained) is int and trained >= epochs
+
+
+def _read_claim(storage: Storage) -> tuple[Identity, dict[str, Any]]:
+    """Whose the folder is, and the settings of that run. Raises FileNotFoundError when it is nobody's."""
+    where = f"run folder {storage.address}/{RUN}"
+    record = parse_json(storage.read(RUN), where)
+    try:
+        theirs, before = Identity(**record["identity"]), record["settings"]
+        prints = all(isinstance(text, str) and text.isalnum() for text in asdict(theirs).values())
+        known = type(before["train"]["epochs"]) is int and prints
+    except (TypeError, LookupError):
+        known = False
+    if not known:
+        raise ValueError(f"{where}: not a run of this version, remove the folder or choose another cluster.name")
+    return theirs, before
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,23 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from dynfusion.store.printable import printable
 from dynfusion.training.storage import Storage
 
 SWEEP, TRIALS, CURVES, FINALS = "sweep.json", "trials", "curves", "finals.json"
 DEFAULT = "default"
+LONGEST = 300
+"""Characters of what a record says that a sentence repeats."""
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Value = bool | int | float | str
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Kind = Literal["uniform", "loguniform", "randint", "choice"]
+Name = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Of a trial: also of its files and of its run's folder."""
+RunPath = Annotated[str, Field(max_length=1000, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
+"""A folder below the sweep's; no record leads out of that."""
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 """`stopped`: by the scheduler, before its end; `failed`: of itself."""
 
@@ -90,7 +97,7 @@ class Trial:
     """One sample of the space and how far its run came."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    id: str
+    id: Name
     state: State
     reason: str | None
     settings: dict[str, Any]
@@ -105,7 +112,7 @@ class Trial:
     """Of training."""
     overhead_seconds: Seconds
     attempts: Count
-    run: str
+    run: RunPath
     """Folder of the ordinary run."""
 
 
@@ -132,7 +139,7 @@ class SeedRun:
     objectives: dict[str, float]
     test: dict[str, float] | None
     """Score on the test split by task, of the winner and the default alone."""
-    run: str
+    run: RunPath
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ class Final:
     """Settings that were run again with fresh seeds."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    label: str
+    label: Name
     """A trial's id, or `default`."""
     settings: dict[str, Any]
     seeds: tuple[SeedRun, ...]
@@ -267,13 +274,12 @@ def _read(kind: type[Read], content: bytes, where: str) -> Read:
         return TypeAdapter(kind).validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = printable(".".join(str(part) for part in first["loc"]))[:LONGEST]
     if first["type"] == "json_invalid":
         raise ValueError(f"{where}: not readable as JSON, {first['ctx']['error']}")
     if first["type"] in ("missing", "unexpected_keyword_argument"):
         word = "it has no" if first["type"] == "missing" else "it has an unknown"
         raise ValueError(f"{where}: not a {kind.__name__.lower()} of this version, {word} {place}")
     said = first["msg"].replace("Input should be", "allowed is", 1)
-    raise ValueError(
-        f"{where}: {place or kind.__name__.lower()}: found {first['input']!r}, {said[0].lower()}{said[1:]}"
-    )
+    found = repr(first["input"])[:LONGEST]
+    raise ValueError(f"{where}: {place or kind.__name__.lower()}: found {found}, {said[0].lower()}{said[1:]}")

@@ -19,6 +19,7 @@ import numpy as np
 
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build, nearest, read_toml
+from dynfusion.store.printable import printable
 from dynfusion.tuning.records import Distribution, Kind, Value
 
 Space = Mapping[str, Distribution]
@@ -47,7 +48,7 @@ def read_space(path: str | Path) -> dict[str, Distribution]:
     Raises ValueError naming the file and the setting for anything that is not a distribution, and for conditions that
     name an unsearched setting, a value that it never takes, or each other.
     """
-    found = {name: _distribution(f"{path}: {name}", given) for name, given in _leaves(read_toml(path))}
+    found = {name: _distribution(f"{path}: {printable(name)}", given) for name, given in _leaves(read_toml(path))}
     if not found:
         raise ValueError(f"space {path}: it names no setting")
     return _ordered(str(path), found)
@@ -191,16 +192,17 @@ def _ordered(path: str, found: Mapping[str, Distribution]) -> dict[str, Distribu
         for parent, wanted in (one.when or {}).items():
             choices = found[parent].choices if parent in found else None
             if choices is None:
-                raise ValueError(f"space {path}: {name}: when names {parent}, allowed is a choice of this space")
+                named = printable(f"{name}: when names {parent}")
+                raise ValueError(f"space {path}: {named}, allowed is a choice of this space")
             never = [value for value in _listed(wanted) if value not in choices]
             if never:
-                raise ValueError(f"space {path}: {name}: when {parent} is {never[0]!r}, which it never is")
+                raise ValueError(f"space {path}: {printable(name)}: when {parent} is {never[0]!r}, which it never is")
     ordered: dict[str, Distribution] = {}
     while len(ordered) < len(found):
         ready = [name for name, one in found.items() if name not in ordered and set(one.when or {}) <= set(ordered)]
         if not ready:
             left = sorted(set(found) - set(ordered))
-            raise ValueError(f"space {path}: {' and '.join(left)} wait for each other by their `when`")
+            raise ValueError(f"space {path}: {printable(' and '.join(left))} wait for each other by their `when`")
         ordered |= {name: found[name] for name in ready}
     return ordered
 

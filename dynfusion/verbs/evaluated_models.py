@@ -1,6 +1,5 @@
 """The fusion models of an evaluation, and the data that they and their rivals were fitted on."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from dynfusion.edges.s3_address import is_s3
 from dynfusion.edges.s3_storage import open_storage
 from dynfusion.encoders.molecules import canonical_keys
 from dynfusion.fusion.api import FusionModel
-from dynfusion.settings import build
+from dynfusion.settings import build, parse_json
 from dynfusion.store.dataset import Dataset
 from dynfusion.training.checkpoint import MODEL
 from dynfusion.training.config import DataSettings
@@ -93,7 +92,7 @@ def open_models(models: Mapping[str, list[str]], ablations: Mapping[str, list[st
 
 def _open(name: str, folder: str, ablation: bool, seed: int) -> EvaluatedModel:
     with open_storage(folder).local("") as here:
-        return EvaluatedModel(name, FusionModel.load(here), _read_training(here), ablation, seed)
+        return EvaluatedModel(name, FusionModel.load(here), read_training(here), ablation, seed)
 
 
 def _require_runs_of_one_kind(models: Sequence[EvaluatedModel]) -> None:
@@ -122,14 +121,32 @@ def _of_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _read_training(folder: Path) -> dict[str, Any]:
+def read_training(folder: Path) -> dict[str, Any]:
+    """What a model folder says of its training, nothing where it has no training.json.
+
+    Raises ValueError when that is not readable or of another kind.
+    """
     path = folder / "training.json"
     if not path.exists():
         return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON, {error}") from None
+    training = parse_json(path.read_bytes(), str(path))
+    _require_table(str(path), training)
+    for name in ("data", "settings"):
+        _require_table(f"{path}, {name}", training.get(name, {}))
+    for name, part in training.get("settings", {}).items():
+        _require_table(f"{path}, settings.{name}", part)
+    seed = training.get("settings", {}).get("train", {}).get("seed", 0)
+    if type(seed) is not int:
+        raise ValueError(f"{path}, settings.train.seed: found {seed!r}, allowed is a whole number")
+    uris = _listed(training.get("data", {}).get("uri") or ())
+    if not all(isinstance(uri, str) for uri in uris):
+        raise ValueError(f"{path}, data.uri: found {uris!r}, allowed are addresses")
+    return training
+
+
+def _require_table(where: str, found: object) -> None:
+    if not isinstance(found, dict):
+        raise ValueError(f"{where}: found {type(found).__name__}, allowed is an object of names and values")
 
 
 def open_pool(first: EvaluatedModel, moved: str | tuple[str, ...] | None) -> Sources:
@@ -160,8 +177,8 @@ def open_pool(first: EvaluatedModel, moved: str | tuple[str, ...] | None) -> Sou
     return pool
 
 
-def _listed(uris: str | Sequence[str]) -> tuple[str, ...]:
-    return (uris,) if isinstance(uris, str) else tuple(uris)
+def _listed(uris: object) -> tuple[Any, ...]:
+    return tuple(uris) if isinstance(uris, list | tuple) else (uris,)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dynfusion.evaluation.tasks.moleculenet import MOLECULENET
 from dynfusion.store.files import LOCAL
 from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs
+from dynfusion.store.printable import printable
 from dynfusion.store.table_files import KINDS, check_once, open_table
 from dynfusion.store.texts import as_text
 from dynfusion.verbs.display import console
@@ -57,6 +58,8 @@ def parse_tasks(text: str) -> dict[str, str]:
             raise ValueError(
                 f"tasks: found {part!r}, expected NAME=URI or a CSV or Parquet file, such as freesolv=packed/freesolv"
             )
+        if name in (".", "..") or set(name) & set("/\\\0"):
+            raise ValueError(f"tasks: found the name {name!r}, also a folder's; allowed is one without / and \\")
         if name in tasks:
             raise ValueError(f"tasks: {name} is given twice, each name stands for one data set")
         tasks[name] = uri
@@ -109,7 +112,8 @@ def _read(path: Path, columns: TableColumns) -> pa.Table:
     named = [("smiles-column", columns.smiles), ("id-column", columns.id), ("split-column", columns.split)]
     for option, column in [*named, *(("labels", label) for label in columns.labels)]:
         if column is not None and column not in schema.names:
-            raise ValueError(f"{path}: no column {column!r} for --{option}, it has {', '.join(schema.names)}")
+            found = printable(", ".join(schema.names))
+            raise ValueError(f"{path}: no column {column!r} for --{option}, it has {found}")
     check_once(str(path), schema, schema.names)
     batches = [batch for piece in pieces for batch in piece.read(LOCAL, READ_ROWS)]
     return pa.Table.from_batches(batches, schema=schema)

@@ -226,7 +226,8 @@ def test_a_missing_foreign_or_changed_manifest_is_refused(tmp_path: Path) -> Non
     content = json.loads(path.read_text())
     for change, sentence in [
         ({"format_version": 99}, "found format_version 99, this program reads 1"),
-        ({"rows": 7}, "changed since it was packed"),
+        ({"pack_seed": 7}, "changed since it was packed"),
+        ({"rows": 7}, "found shards of 99 rows, the manifest says 7"),
         ({"rows": "many"}, "not a valid manifest, setting rows: found 'many'"),
         ({"colour": 1}, "not a valid manifest, setting colour: unknown name"),
     ]:

@@ -8,6 +8,9 @@ import hashlib
 import io
 import json
 import os
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,13 @@ import numpy as np
 
 from dynfusion.evaluation.protocol.groups import CellGroup, GroupResult
 from dynfusion.evaluation.protocol.jobs import Choice
+from dynfusion.settings import parse_json
+
+_NOT_OURS = (
+    *(ValueError, TypeError, LookupError, EOFError, OSError, zlib.error, zipfile.BadZipFile),
+    *(RuntimeError, NotImplementedError, MemoryError, SyntaxError, OverflowError, tokenize.TokenError),
+)
+"""What numpy and `zipfile` raise for arrays that `write_result` did not write."""
 
 
 def write_result(folder: Path, result: GroupResult) -> None:
@@ -44,13 +54,16 @@ def read_result(folder: Path, group: CellGroup) -> GroupResult | None:
         return None
     content = path.with_suffix(".npz").read_bytes()
     whole = record.get("sha256") == hashlib.sha256(content).hexdigest()
-    if not whole or record["group"] != json.loads(json.dumps(group.record())):
+    if not whole or record.get("group") != json.loads(json.dumps(group.record())):
         return None
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        scores = arrays["scores"]
-        resampled = {metric: arrays[f"resampled_{metric}"] for metric in record["metrics"]}
-    unscored, hidden_share = tuple(record["unscored"]), tuple(record["hidden_share"])
-    return GroupResult(group, scores, resampled, unscored, hidden_share, record["chosen"], record["unconverged"])
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            scores = arrays["scores"]
+            resampled = {metric: arrays[f"resampled_{metric}"] for metric in record["metrics"]}
+        unscored, hidden_share = tuple(record["unscored"]), tuple(record["hidden_share"])
+        return GroupResult(group, scores, resampled, unscored, hidden_share, record["chosen"], record["unconverged"])
+    except _NOT_OURS:
+        return None
 
 
 def write_choice(folder: Path, choice: Choice, chosen: dict[str, float]) -> None:
@@ -63,13 +76,14 @@ def write_choice(folder: Path, choice: Choice, chosen: dict[str, float]) -> None
 def read_choice(folder: Path, choice: Choice) -> dict[str, float] | None:
     """What was chosen, or None when it was not with exactly these inputs and settings."""
     record = _read(folder / f"{choice.name}.json")
-    return record["chosen"] if record is not None and record.get("choice") == choice.record() else None
+    same = record is not None and record.get("choice") == choice.record()
+    return record.get("chosen") if record is not None and same else None
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError):
+        record = parse_json(path.read_bytes(), str(path))
+    except (ValueError, FileNotFoundError):
         return None
     return record if isinstance(record, dict) else None
 
