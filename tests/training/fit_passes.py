@@ -51,7 +51,7 @@ def main(steps: int = 24) -> None:
             shapes = [shape for shape, _ in found]
             for name, read in (("PASSES", _passes), ("HELD", _held)):
                 coefficients, error = fit(shapes, [read(recorded) for _, recorded in found])
-                listed = ", ".join(f"{one:.4g}" for one in coefficients)
+                listed = ", ".join(repr(float(f"{one:.4g}")) for one in coefficients)
                 print(f'{name} ("{preset}", "{precision}"): Coefficients({listed}),  # within {error:.1%}', flush=True)
             numbers = np.array([[1, n, n * (n - 1) / 2] for n in (shape.modalities for shape in shapes)])
             fitted = np.linalg.lstsq(numbers, np.array([recorded.calls for _, recorded in found]), rcond=None)[0]
