@@ -450,6 +450,36 @@ def plan_evaluate(
     _call("plan_evaluate", given["model"], **told, overrides=overrides)
 
 
+@plan_app.command(
+    "train", epilog="Example: dynfusion plan train jobs/runs/pubchem.toml data.uri=s3://bucket/pool --gpus 8 --gpu h200"
+)
+def plan_train(
+    run: Annotated[Path, typer.Argument(help="Run file (TOML).")],
+    overrides: Overrides = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, help="GPUs, one a worker; else the run's workers.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Their kind: h200, h100, a100 or l4.")] = None,
+    cpus: Annotated[
+        int | None,
+        typer.Option("--cpus", min=1, help="CPUs in all, without GPUs; by default those of the run's workers."),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", min=1, help="Machines; by default as few as hold them, 8 GPUs each.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration", help="JSON of what a CPU machine reaches; used if there, else measured and kept."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Say what a training run takes: rows/s, hours, memory, bytes from S3, and what binds; nothing is trained."""
+    where = {"gpus": gpus, "gpu": gpu, "cpus": cpus, "nodes": nodes}
+    _call("plan_train", run, overrides or [], **where, calibration=calibration, as_json=json)
+
+
 @data_app.command("fetch", epilog="Example: dynfusion data fetch moleculenet --out sets --tasks bace,sider")
 def data_fetch(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="moleculenet.")],

@@ -27,6 +27,7 @@ VERBS = [
     "config show",
     "data fetch",
     "plan evaluate",
+    "plan train",
 ]
 DEMO = Path(__file__).parents[1] / "jobs" / "runs" / "demo.toml"
 

@@ -55,7 +55,7 @@ class DeviceGather:
         self._geometry: Geometry = manifest.geometry
         self._num_blocks = manifest.layout.num_blocks
         self._steps_at_once = _steps_of_a_slab(self._order)
-        capacity = self._num_blocks if resident else _blocks_of_a_slab(self._order, len(planned.lanes))
+        capacity = self._num_blocks if resident else blocks_of_a_slab(self._order, len(planned.lanes))
         self._slabs = [self._make_slab(capacity) for _ in range(1 if resident else 2)]
         self._copying, self._gathering = (_stream(device) for _ in range(2))
         self._pieces = [_Piece.make(self._geometry.block_bytes, device) for _ in range(_PIECES)]
@@ -180,7 +180,7 @@ def _steps_of_a_slab(order: Order) -> int:
     return max(order.layout.window_rows // order.lane_batch_rows, 1)
 
 
-def _blocks_of_a_slab(order: Order, lanes: int) -> int:
+def blocks_of_a_slab(order: Order, lanes: int) -> int:
     """At most so many blocks hold the rows of a slab's steps: whole windows, each cut anywhere."""
     rows, window_rows = _steps_of_a_slab(order) * order.lane_batch_rows, order.layout.window_rows
     windows = rows // window_rows if rows % window_rows == 0 else rows // window_rows + 2

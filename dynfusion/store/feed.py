@@ -35,7 +35,8 @@ from dynfusion.store.part import MappedPart
 _log = logging.getLogger(__name__)
 
 _HELD_BUFFERS = 2
-_RESIDENT_SHARE = 0.5
+RESIDENT_SHARE = 0.5
+"""Of what is free in a GPU's memory: all rows are kept there when they take no more."""
 
 
 class FeedSettings(Settings):
@@ -108,7 +109,7 @@ class Feed(Iterator[FeedBatch]):
             opened.callback(part.close)
             resident = _is_resident(part, dataset.manifest, settings, device)
             rows, dims = len(lanes) * order.lane_batch_rows, dataset.manifest.dims
-            count = _num_buffers(rows, dims, settings)
+            count = num_buffers(rows, dims, settings)
             self._free = deque(make_buffer(rows, dims, device) for _ in range(count))
             planned = Planned(order, lanes)
             self._source: HostGather | DeviceGather
@@ -206,7 +207,8 @@ def _check(dataset: Dataset, order: Order, start: Position) -> None:
         raise ValueError(f"start: found step {start.step}, an epoch has steps 0 to {order.steps_per_epoch - 1}")
 
 
-def _num_buffers(rows: int, dims: tuple[int, ...], settings: FeedSettings) -> int:
+def num_buffers(rows: int, dims: tuple[int, ...], settings: FeedSettings) -> int:
+    """How many buffers of a rank's batches go round. Raises ValueError when `slab_bytes` holds fewer than three."""
     batch_bytes = buffer_bytes(rows, dims)
     fitting = settings.slab_bytes // batch_bytes
     least = _HELD_BUFFERS + 1
@@ -229,7 +231,7 @@ def _is_resident(part: MappedPart, manifest: Manifest, settings: FeedSettings, d
         return False
     if settings.resident == "auto" and device.type == "cuda":
         needed = manifest.layout.num_blocks * manifest.geometry.block_bytes
-        return needed <= _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+        return needed <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
     return settings.resident == "always"
 
 

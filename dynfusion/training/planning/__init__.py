@@ -1,0 +1,1 @@
+"""What a training run will cost, from its settings, its data and figures of a machine: pure functions."""
