@@ -27,6 +27,17 @@ END_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a node runs: its address, and what goes before a command to run it there."""
+
+    address: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+
+
+HERE = Place()
+
+
+@dataclass(frozen=True)
 class Node:
     """One node: `process` is its `ray start --block`, which ends the node's other processes when it is ended."""
 
@@ -66,11 +77,12 @@ class TwoNodes:
     second: Node
     extra: list[Node] = field(default_factory=list)
 
-    def add_node(self, num_cpus: int, *options: str) -> Node:
+    def add_node(self, num_cpus: int, *options: str, place: Place = HERE) -> Node:
         """One more node, such as a replacement of a lost one; returns once the cluster counts it."""
         alive = self.alive()
         log = self.folder / f"node-{2 + len(self.extra)}.log"
-        self.extra.append(_start(self.environment, log, "--address", self.address, *_node(num_cpus), *options))
+        joining = ("--address", self.address, *_node(num_cpus, place), *options)
+        self.extra.append(_start(self.environment, log, *joining, place=place))
         self.wait(alive + 1)
         return self.extra[-1]
 
@@ -108,32 +120,35 @@ def two_node_cluster(
     env: Mapping[str, str] | None = None,
     head_options: tuple[str, ...] = (),
     second_options: tuple[str, ...] = (),
+    places: tuple[Place, Place] = (HERE, HERE),
 ) -> Iterator[TwoNodes]:
     """A head and a second node with the dashboard and token authentication, on free ports of the loopback address.
 
+    `places` puts them elsewhere; a driver then has to run where the head does.
     `env` is added to the nodes' environment and thereby to that of every worker; `RAY_*` names of this process are not
     passed on. The nodes are ended by their process ids, whatever happened to them in between.
     """
     folder = Path(tempfile.mkdtemp(prefix="rc-"))  # short: Ray puts Unix sockets under it, at most 107 characters
     port, dashboard_port, client_port = free_ports(3)
     token = secrets.token_hex(16)
-    address, dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard_port}"
+    host = places[0].address
+    address, dashboard = f"{host}:{port}", f"http://{host}:{dashboard_port}"
     # Where other clusters run on this machine, workers would not find the State API by themselves.
     environment = _environment(token, {"RAY_API_SERVER_ADDRESS": dashboard, **(env or {})})
     head = (
-        *("--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"),
+        *("--head", f"--port={port}", f"--dashboard-host={host}", f"--dashboard-port={dashboard_port}"),
         *("--include-dashboard=true", f"--temp-dir={folder / 'ray'}", f"--ray-client-server-port={client_port}"),
     )
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        first = _start(environment, folder / "node-0.log", *head, *_node(head_cpus), *head_options)
+        leading = (*head, *_node(head_cpus, places[0]), *head_options)
+        first = _start(environment, folder / "node-0.log", *leading, place=places[0])
         stack.callback(_end, first)
         client = {**environment, "RAY_ADDRESS": address}
         cluster = TwoNodes(address, dashboard, token, client, folder, first, first)
         cluster.wait(1)
-        cluster.second = _start(
-            environment, folder / "node-1.log", "--address", address, *_node(second_cpus), *second_options
-        )
+        joining = ("--address", address, *_node(second_cpus, places[1]), *second_options)
+        cluster.second = _start(environment, folder / "node-1.log", *joining, place=places[1])
         stack.callback(lambda: _end(first, cluster.second, *cluster.extra))
         cluster.wait(2)
         yield cluster
@@ -163,19 +178,19 @@ def _environment(token: str, env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _node(num_cpus: int) -> tuple[str, ...]:
+def _node(num_cpus: int, place: Place) -> tuple[str, ...]:
     agent, metrics = free_ports(2)
     return (
-        *("--block", "--node-ip-address=127.0.0.1", f"--num-cpus={num_cpus}", "--num-gpus=0"),
+        *("--block", f"--node-ip-address={place.address}", f"--num-cpus={num_cpus}", "--num-gpus=0"),
         *("--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0"),
         *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", "--disable-usage-stats"),
     )
 
 
-def _start(environment: Mapping[str, str], log: Path, *options: str) -> Node:
+def _start(environment: Mapping[str, str], log: Path, *options: str, place: Place) -> Node:
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", *options],
+            [*place.enter, sys.executable, "-m", "ray.scripts.scripts", "start", *options],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=file,
