@@ -127,12 +127,16 @@ def prepared(objective: FusionObjective, engine: EngineSettings, device: torch.d
     return objective
 
 
+WITHOUT_BF16 = ("DEFAULT", "AVX2")
+"""Processors, as torch names their instructions, that have none for bf16."""
+
+
 def precision_note(precision: str, device: torch.device) -> str:
     """A warning where bf16 has no instructions on this processor, else nothing.
 
     oneDNN then multiplies one number after another: 64 rows/s where fp32 reached 747 (EXPERIMENTS.md, 2026-11-30).
     """
-    if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+    if precision == "bf16" and device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in WITHOUT_BF16:
         return "this processor has no instructions for bf16, which is many times slower than engine.precision=fp32 here"
     return ""
 

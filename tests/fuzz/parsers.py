@@ -11,7 +11,7 @@ from tests.fuzz.parsers_tables import table_parsers
 NAMES = (
     *("manifest", "blocks", "sidecar", "dataset"),
     *("npy", "npz", "embedding folder", "parquet", "arrow", "csv", "table", "task"),
-    *("run file", "space file", "checkpoint", "state and history", "run folder", "model"),
+    *("run file", "space file", "checkpoint", "state and history", "run folder", "calibration", "model"),
     *("sweep records", "reference", "Ray's record", "evaluation cells"),
 )
 

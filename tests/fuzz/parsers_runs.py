@@ -13,6 +13,7 @@ import tomli_w
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build, parse_overrides, read_toml
 from dynfusion.training.checkpoint import complete, next_attempt, problem, read_history, read_state
+from dynfusion.training.planning.calibration import Calibration, ProductRate, read_calibration
 from dynfusion.training.run_folder import claim, finished
 from dynfusion.tuning.space import read_space, sample
 from tests.fuzz.examples import Examples
@@ -46,6 +47,7 @@ def run_parsers(examples: Examples) -> list[Parser]:
         Parser("checkpoint", _checkpoints(examples), _checkpoint_reader(examples), lists),
         Parser("state and history", _states(examples), _state_reader(examples), NOT_JSON),
         Parser("run folder", _run_folders(examples), _run_folder_reader(examples), NOT_JSON),
+        Parser("calibration", _calibrations, _calibration_reader(examples), NOT_JSON),
     ]
 
 
@@ -176,5 +178,29 @@ def _run_folder_reader(examples: Examples) -> Any:
         finished(storage, 3)
         next_attempt(storage)
         claim(storage, settings, mine, lambda sentence: None)
+
+    return read
+
+
+def _calibrations(draw: Random) -> Files:
+    rates = [
+        ProductRate(rows=size, inner=64, columns=64, precision="fp32", flops_per_second=1e10) for size in (512, 1024)
+    ]
+    speeds = {"pass_rate": 1e10, "gather_rate": 5e9, "call_seconds": 1e-5}
+    made = Calibration(
+        processor="AVX2", cores=2, memory_bytes=1 << 34, threads=1, workers=2, products=tuple(rates), **speeds
+    )
+    text = made.model_dump_json(indent=1)
+    if draw.random() < 0.2:
+        return {"calibration.json": mutated_bytes(text.encode(), draw)}
+    return {"calibration.json": as_json(mutated_tree(json.loads(text), draw), draw)}
+
+
+def _calibration_reader(examples: Examples) -> Any:
+    path = examples.scratch / "calibration.json"
+
+    def read(files: Files) -> None:
+        path.write_bytes(files["calibration.json"])
+        read_calibration(path)
 
     return read

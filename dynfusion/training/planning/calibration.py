@@ -6,7 +6,6 @@ rows gathered in random order ------------------------------------------------> 
 a step with next to no numbers in it -----------------------------------------> seconds of a call
 """
 
-import json
 import math
 import os
 import statistics
@@ -26,7 +25,7 @@ from dynfusion.fusion.batch import Batch
 from dynfusion.fusion.losses import LossSettings
 from dynfusion.fusion.model import FusionNetwork, ModelSettings
 from dynfusion.fusion.objective import FusionObjective
-from dynfusion.settings import Settings, build
+from dynfusion.settings import Settings, build, parse_json
 from dynfusion.training.config import EngineSettings, TrainSettings
 from dynfusion.training.engine import TorchEngine
 from dynfusion.training.host_memory import keep_freed_memory
@@ -92,7 +91,7 @@ class Calibration(Settings):
 def read_calibration(path: Path) -> Calibration:
     """A kept calibration. Raises ValueError when the file is not one."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = parse_json(path.read_bytes(), "it")
         if not isinstance(tree, dict) or tree.get("format") != FORMAT:
             raise ValueError(f"expected a JSON object with format {FORMAT!r}")
         return build(Calibration, tree)
@@ -177,9 +176,9 @@ def _one_worker(products: list[Product], precision: Precision, threads: int, tog
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The least of a few times, after one to warm up: what else runs here now will not run then."""
+    """The median of a few times, after one to warm up: whatever else runs here now will run then too."""
     work()
-    return min(_timed(work) for _ in range(REPEATS))
+    return statistics.median(_timed(work) for _ in range(REPEATS))
 
 
 def _timed(work: Callable[[], object]) -> float:
