@@ -116,7 +116,7 @@ def test_an_archive_with_ids_that_are_no_characters() -> None:
 
 @pytest.mark.parametrize("ids", [np.array([1.5, 2.5, 3.5]), np.array([True, False, True]), np.array([1j, 2j, 3j])])
 def test_an_archive_with_ids_that_are_no_text(ids: np.ndarray) -> None:
-    refused({"v.npz": npz(ids=npy(ids), embeddings=EMBEDDINGS)}, "v.npz", "allowed is text or integers")
+    refused({"v.npz": npz(ids=npy(ids), embeddings=EMBEDDINGS)}, "v.npz", "allowed are text")
 
 
 @pytest.mark.parametrize(("place", "value"), [(6, 1), (8, 99)])  # encrypted; a way of packing that nobody knows

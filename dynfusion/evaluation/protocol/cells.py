@@ -77,7 +77,13 @@ def read_choice(folder: Path, choice: Choice) -> dict[str, float] | None:
     """What was chosen, or None when it was not with exactly these inputs and settings."""
     record = _read(folder / f"{choice.name}.json")
     same = record is not None and record.get("choice") == choice.record()
-    return record.get("chosen") if record is not None and same else None
+    chosen = record.get("chosen") if record is not None and same else None
+    return chosen if _are_numbers(chosen) else None
+
+
+def _are_numbers(chosen: Any) -> bool:
+    """Whether these are hyper-parameters by name."""
+    return isinstance(chosen, dict) and all(isinstance(value, int | float) for value in chosen.values())
 
 
 def _read(path: Path) -> dict[str, Any] | None:
