@@ -42,26 +42,31 @@ class S3Storage:
         return self.store.sizes(path)
 
     def put(self, folder: Path, path: str, *, last: str) -> None:
-        files, below_path = in_order(folder, last), f"{path}/" if path else ""
+        files = in_order(folder, last)
         first = [file for file in files if not file.match(last)]
         with ThreadPoolExecutor(_TRANSFERS) as pool:
             for part in (first, files[len(first) :]):
-                list(pool.map(lambda file: self.store.write(f"{below_path}{file.relative_to(folder)}", file), part))
+                list(pool.map(lambda file: self.store.write(_joined(path, str(file.relative_to(folder))), file), part))
 
     def remove(self, path: str) -> None:
         for name in self.store.find(path):
-            self.store.remove(f"{path}/{name}")
+            self.store.remove(_joined(path, name))
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
         with scratch_folder("fetched") as folder:
             with ThreadPoolExecutor(_TRANSFERS) as pool:
-                list(pool.map(lambda name: self._fetch(f"{path}/{name}", folder / name), self.store.find(path)))
+                list(pool.map(lambda name: self._fetch(_joined(path, name), folder / name), self.store.find(path)))
             yield folder
 
     def _fetch(self, path: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(self.store.read(path))
+
+
+def _joined(path: str, name: str) -> str:
+    """A file's path below the storage's own folder: in a bucket `//` is another place than `/`."""
+    return f"{path}/{name}" if path else name
 
 
 def open_storage(uri: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> Storage:

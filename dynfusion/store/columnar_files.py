@@ -80,7 +80,7 @@ def _check_features(where: str, names: Sequence[str], elsewhere: Container[str])
     for name in names:
         if name in elsewhere:
             raise ValueError(
-                f"{where}, column {name}, is a label, the split or the id of the table and would become a feature, "
+                f"{where}, column {printable(name)}, is a label, the split or the id of the table and would become a feature, "
                 "write the file without it (the table keeps it)"
             )
         if _INDEX.fullmatch(name):
@@ -103,7 +103,7 @@ def _same_features(where: str, names: Sequence[str], like: OpenedFile) -> tuple[
 
 def _some(names: Sequence[str], wanted: Container[str]) -> str:
     """The first of the wanted names."""
-    shown = [name for name in names if name in wanted]
+    shown = [printable(name) for name in names if name in wanted]
     return ", ".join([*shown[:_SHOWN_NAMES], *(["..."] if len(shown) > _SHOWN_NAMES else [])]) or "none"
 
 
@@ -118,11 +118,13 @@ def _find_vectors(where: str, schema: pa.Schema, binary_dtype: str) -> Shape:
             dtype = (field.metadata or {}).get(b"dtype", binary_dtype.encode()).decode("utf-8", "replace")
             dim, rest = divmod(field.type.byte_width, binary_width(dtype))
             if rest:
-                raise ValueError(f"{where}, column {field.name}, holds {field.type}, no whole number of {dtype}")
+                raise ValueError(
+                    f"{where}, column {printable(field.name)}, holds {field.type}, no whole number of {dtype}"
+                )
             return Shape((field.name,), "binary", dim, dtype)
         if not pa.types.is_floating(getattr(field.type, "value_type", pa.null())):
             raise ValueError(
-                f"{where}, column {field.name}, holds {field.type}, allowed is a list of float16, float32 or float64"
+                f"{where}, column {printable(field.name)}, holds {field.type}, allowed is a list of float16, float32 or float64"
             )
         return Shape((field.name,), "list", max(getattr(field.type, "list_size", 0), 0), "")
     if whole or not others:
@@ -132,7 +134,9 @@ def _find_vectors(where: str, schema: pa.Schema, binary_dtype: str) -> Shape:
         )
     for field in others:
         if not (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)):
-            raise ValueError(f"{where}, column {field.name}, holds {field.type}, a feature is a column of numbers")
+            raise ValueError(
+                f"{where}, column {printable(field.name)}, holds {field.type}, a feature is a column of numbers"
+            )
     return Shape(tuple(field.name for field in others), "columns", len(others), "")
 
 
@@ -169,7 +173,7 @@ def _vectors(where: str, batch: pa.RecordBatch, shape: Shape) -> np.ndarray:
             [column if column.dtype.kind == "f" else column.astype(np.float64) for column in columns], axis=1
         )
     column = batch.column(shape.columns[0])
-    where = f"{where}, column {shape.columns[0]},"
+    where = f"{where}, column {printable(shape.columns[0])},"
     given = column.is_valid().to_numpy(zero_copy_only=False)
     if not given.any():
         return np.full((len(column), shape.dim), np.nan, np.float32)

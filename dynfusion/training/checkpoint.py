@@ -149,9 +149,9 @@ def _listed(sizes: dict[str, int], read: Callable[[str], bytes]) -> str | dict[s
         listed |= entries
     for name, expected in listed.items():
         if name not in sizes:
-            return f"{name} is missing"
+            return f"{printable(name)} is missing"
         if sizes[name] != expected["bytes"]:
-            return f"{name} has {sizes[name]} bytes, expected {expected['bytes']}"
+            return f"{printable(name)} has {sizes[name]} bytes, expected {expected['bytes']}"
     return listed
 
 

@@ -58,6 +58,15 @@ def test_a_folder_comes_back_as_it_was_put_there(storage: Storage, tmp_path: Pat
         assert not list(folder.glob("*"))
 
 
+def test_all_of_a_folder_comes_too(storage: Storage, tmp_path: Path) -> None:
+    storage.put(make_folder(tmp_path / "here"), "", last="files-*.json")
+    storage.write("config.json", b"{}")
+    with storage.local("") as folder:
+        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert found == {"config.json", "engine/part.pt", "files-00000-of-00001.json"}
+        assert (folder / "engine" / "part.pt").read_bytes() == b"moments"
+
+
 def test_no_two_starts_share_a_number_though_the_first_left_nothing(storage: Storage, tmp_path: Path) -> None:
     assert [take_attempt(storage), take_attempt(storage)] == [1, 2]
     storage.put(make_folder(tmp_path / "source"), checkpoint_name(8, 5), last="files-*")  # by an earlier version
