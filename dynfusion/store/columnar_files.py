@@ -80,8 +80,8 @@ def _check_features(where: str, names: Sequence[str], elsewhere: Container[str])
     for name in names:
         if name in elsewhere:
             raise ValueError(
-                f"{where}, column {printable(name)}, is a label, the split or the id of the table and would become a feature, "
-                "write the file without it (the table keeps it)"
+                f"{where}, column {printable(name)}, is a label, the split or the id of the table and would become a "
+                "feature, write the file without it (the table keeps it)"
             )
         if _INDEX.fullmatch(name):
             raise ValueError(
@@ -107,6 +107,10 @@ def _some(names: Sequence[str], wanted: Container[str]) -> str:
     return ", ".join([*shown[:_SHOWN_NAMES], *(["..."] if len(shown) > _SHOWN_NAMES else [])]) or "none"
 
 
+def _column(field: pa.Field) -> str:
+    return f"column {printable(field.name)}"
+
+
 def _find_vectors(where: str, schema: pa.Schema, binary_dtype: str) -> Shape:
     others = [field for field in schema if field.name not in ("id", *TEXTS)]
     if len(others) == 1 and pa.types.is_null(others[0].type):  # a writer that saw no vector
@@ -118,13 +122,11 @@ def _find_vectors(where: str, schema: pa.Schema, binary_dtype: str) -> Shape:
             dtype = (field.metadata or {}).get(b"dtype", binary_dtype.encode()).decode("utf-8", "replace")
             dim, rest = divmod(field.type.byte_width, binary_width(dtype))
             if rest:
-                raise ValueError(
-                    f"{where}, column {printable(field.name)}, holds {field.type}, no whole number of {dtype}"
-                )
+                raise ValueError(f"{where}, {_column(field)}, holds {field.type}, no whole number of {dtype}")
             return Shape((field.name,), "binary", dim, dtype)
         if not pa.types.is_floating(getattr(field.type, "value_type", pa.null())):
             raise ValueError(
-                f"{where}, column {printable(field.name)}, holds {field.type}, allowed is a list of float16, float32 or float64"
+                f"{where}, {_column(field)}, holds {field.type}, allowed is a list of float16, float32 or float64"
             )
         return Shape((field.name,), "list", max(getattr(field.type, "list_size", 0), 0), "")
     if whole or not others:
@@ -134,9 +136,7 @@ def _find_vectors(where: str, schema: pa.Schema, binary_dtype: str) -> Shape:
         )
     for field in others:
         if not (pa.types.is_floating(field.type) or pa.types.is_integer(field.type)):
-            raise ValueError(
-                f"{where}, column {printable(field.name)}, holds {field.type}, a feature is a column of numbers"
-            )
+            raise ValueError(f"{where}, {_column(field)}, holds {field.type}, a feature is a column of numbers")
     return Shape(tuple(field.name for field in others), "columns", len(others), "")
 
 

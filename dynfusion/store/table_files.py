@@ -64,12 +64,13 @@ def _readable(where: str, kind: str) -> Iterator[None]:
     """What a library says of a damaged file, as one sentence; a disk or a store that fails is no fault of the file."""
     try:
         yield
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, MemoryError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         note = "" if kind == "CSV" else " file (pickles are never read)"
         name = "not readable as CSV" if kind == "CSV" else f"not a readable {kind}"
-        raise ValueError(f"{where} is {name}{note}, {first_line(error)}") from None
+        said = "it asks for more memory than there is" if isinstance(error, MemoryError) else first_line(error)
+        raise ValueError(f"{where} is {name}{note}, {said}") from None
 
 
 def _read_sound(uri: str, kind: str, read: Read, files: Files, chunk_rows: int) -> Iterator[pa.RecordBatch]:

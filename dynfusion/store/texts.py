@@ -49,7 +49,7 @@ def array_as_text(values: np.ndarray, where: str) -> pa.Array:
     try:
         text = pa.array((np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values).tolist(), pa.string())
         text.validate(full=True)  # numpy holds numbers that are no characters
-    except (UnicodeError, pa.ArrowInvalid):
+    except (UnicodeError, pa.ArrowInvalid, SystemError):  # the last for numbers beyond all characters
         raise ValueError(f"{where} holds bytes that are not UTF-8 text") from None
     return text
 

@@ -104,10 +104,15 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def parquet(table: pa.Table) -> bytes:
-    """The bytes of a Parquet file."""
+    """The bytes of a Parquet file; a struct without fields, which Parquet cannot hold, is left out."""
+    held = [number for number, field in enumerate(table.schema) if not _is_empty(field.type)]
     out = io.BytesIO()
-    pq.write_table(table, out)
+    pq.write_table(table if len(held) == table.num_columns else table.select(held), out)
     return out.getvalue()
+
+
+def _is_empty(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.num_fields == 0
 
 
 def arrow(table: pa.Table, *, stream: bool = False, compression: str | None = None) -> bytes:
