@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tomli_w
 import yaml
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from dynfusion.edges.s3_storage import load_model, open_storage
@@ -173,7 +174,7 @@ def test_the_commands_go_from_embeddings_in_a_bucket_to_a_model_a_sweep_and_a_re
 
 @pytest.mark.parametrize("token", [None, "0" * 32])
 def test_the_job_server_lets_nobody_in_without_the_token(token: str | None, world: World) -> None:
-    with pytest.raises(RuntimeError, match=r"(?i)authent|token|unauthorized|forbidden"):
+    with pytest.raises(AuthenticationError, match=r"(?i)authent|token|unauthorized|forbidden"):
         client(world.cluster, token).submit_job(entrypoint="touch /tmp/somebody-was-here")
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     asked = Request(f"{world.cluster.dashboard}/api/jobs/", b'{"entrypoint": "true"}', headers, method="POST")
