@@ -191,7 +191,7 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
     if first["type"] == "value_error":
         return f"setting {name}: {first['ctx']['error']}"
     said = first["msg"].partition(", unable to")[0].replace("Input should be", "allowed is", 1)
-    return f"setting {name}: found {_short(first['input'])}, {said[0].lower()}{said[1:]}"
+    return f"setting {name}: found {short(first['input'])}, {said[0].lower()}{said[1:]}"
 
 
 def _quoted(name: str) -> str:
@@ -199,7 +199,8 @@ def _quoted(name: str) -> str:
     return (name if name.isprintable() else ascii(name)[1:-1])[:_LONGEST]
 
 
-def _short(value: Any) -> str:
+def short(value: object) -> str:
+    """What a file says as a sentence may hold it: not without end."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 

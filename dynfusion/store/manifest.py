@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
-from dynfusion.settings import Settings, build, parse_json
+from dynfusion.settings import Settings, build, parse_json, short
 from dynfusion.store.manifest_checks import check_different, check_geometry, check_numbers, check_part, check_rows
 from dynfusion.store.order import Layout
 
@@ -234,7 +234,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     tree = parse_json(content, where, "a readable manifest")
     version = tree.get("format_version") if isinstance(tree, dict) else None
     if version != FORMAT_VERSION:
-        raise ValueError(f"{where}: found format_version {version!r}, this program reads {FORMAT_VERSION}")
+        raise ValueError(f"{where}: found format_version {short(version)}, this program reads {FORMAT_VERSION}")
     try:
         manifest = build(Manifest, tree)
     except ValueError as error:
