@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dynfusion.training.plain_state import read_plain
 
 
@@ -17,7 +15,7 @@ def check_state(folder: Path) -> None:
     """
     allowed = _own_types()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        state = read_plain(path, torch.device("cpu"), allowed=allowed, mapped=True)
+        state = read_plain(path, allowed=allowed, mapped=True)
         wrong = next((name for name in _names(state) if "/" in name), None)
         if wrong is not None:
             raise ValueError(
@@ -35,10 +33,14 @@ def _own_types() -> list[type]:
 
 
 def _names(state: Any) -> Iterator[str]:
-    """Every name below a state, however deep."""
-    waiting = [state]
+    """Every name below a state, however deep; a container that holds itself is looked at once."""
+    waiting, seen = [state], set[int]()
     while waiting:
         found = waiting.pop()
+        if id(found) in seen:
+            continue
+        if isinstance(found, dict | list | tuple | set):
+            seen.add(id(found))
         if isinstance(found, dict):
             yield from (name for name in found if isinstance(name, str))
             waiting += found.values()

@@ -73,17 +73,13 @@ class ObjectStore:
         return sorted(self.sizes(path))
 
     def sizes(self, path: str) -> dict[str, int]:
-        """Bytes of all files below a folder, by path relative to it; one listing.
-
-        Raises ValueError for a key that, as a path, would lead out of the folder.
+        """Bytes of all files below a folder, by path relative to it; one listing. Whoever makes files of them here asks
+        `require_path` first.
         """
         where = self.address.join(path) if path else self.address
         found = self._retrying(lambda: clients.small_files(self._reach).find(where.path, detail=True), where)
         files = {file: info for file, info in found.items() if not file.endswith("/")}  # such a key marks a folder
-        sizes = {file.removeprefix(f"{where.path}/"): int(info["size"]) for file, info in files.items()}
-        for name in sizes:
-            _check_path(where, name)
-        return sizes
+        return {file.removeprefix(f"{where.path}/"): int(info["size"]) for file, info in files.items()}
 
     def names(self) -> list[str]:
         """Names in the folder itself, not of what lies in its folders. Raises as `size`."""
@@ -162,13 +158,17 @@ def _unreached(where: S3Address) -> str:
     return f"{endpoint} does not answer, check {setting}"
 
 
-def _check_path(where: S3Address, path: str) -> None:
-    """Anybody who may write to a bucket names its keys; some of them, as a path on a disk, lie somewhere else."""
+def require_path(where: object, path: str) -> str:
+    """The same path, once it leads to a file below a folder and nowhere else; ValueError, which names `where`, if not.
+
+    Anybody who may write to a bucket names its keys; some of them, as a path on a disk, lie somewhere else.
+    """
     if any(part in ("", ".", "..") for part in path.split("/")) or set(path) & set("\\\0\r\n"):
         raise ValueError(
             f"{where}: found the key {path!r} below it, allowed are paths without empty parts, dots alone, backslashes "
             "and control characters; remove it from the bucket"
         )
+    return path
 
 
 def _check_end(where: S3Address, size: int, stop: int) -> None:

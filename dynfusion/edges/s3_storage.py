@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from dynfusion.edges.object_store import DEADLINE_SECONDS, ObjectStore
+from dynfusion.edges.object_store import DEADLINE_SECONDS, ObjectStore, require_path
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.edges.s3_clients import STALL_SECONDS
 from dynfusion.fusion.api import FusionModel
@@ -54,9 +54,10 @@ class S3Storage:
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:
+        names = [require_path(self.store.address, name) for name in self.store.find(path)]
         with scratch_folder("fetched") as folder:
             with ThreadPoolExecutor(_TRANSFERS) as pool:
-                list(pool.map(lambda name: self._fetch(_joined(path, name), folder / name), self.store.find(path)))
+                list(pool.map(lambda name: self._fetch(_joined(path, name), folder / name), names))
             yield folder
 
     def _fetch(self, path: str, target: Path) -> None:

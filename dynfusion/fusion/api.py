@@ -197,7 +197,13 @@ def _checked(
 
 
 def save_weights(network: FusionNetwork, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """`config.json` of `network` and `model.safetensors` of `weights`, its state, in an existing folder."""
+    """`config.json` of `network` and `model.safetensors` of `weights`, its state, in an existing folder.
+
+    Raises ValueError for a modality's name that `load` would refuse.
+    """
+    for name in network.widths:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"modality {name!r}: allowed are letters, digits and any of _ . + - in a saved model")
     config = {"format": FORMAT, "modalities": network.widths, "settings": network.settings.model_dump(mode="json")}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     save_file(tensors, folder / WEIGHTS)

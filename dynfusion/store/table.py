@@ -54,7 +54,7 @@ def open_metadata(
     columns: dict[str, pa.DataType] = {}
     pieces = []
     for file in paths:
-        schema, parts = open_table("table", file, files, texts=texts)
+        schema, parts = open_table("table", file, files, texts=texts, wanted={*texts, *labels})
         wanted = [id_column, *labels, *([split_column] if split_column else [])]
         missing = [name for name in wanted if name not in schema.names]
         if missing:

@@ -98,7 +98,7 @@ class TorchEngine:
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
         self.objective.load_state_dict(weights)
-        self.optimizer.load_state_dict(read_plain(folder / OPTIMIZER_FILE, self.device))
+        self.optimizer.load_state_dict(read_plain(folder / OPTIMIZER_FILE))
 
     def _average(self, gradients: list[Tensor]) -> None:
         if self.world_size == 1:

@@ -41,6 +41,8 @@ _LOOK_SECONDS = 3.0
 _END_SECONDS = 5.0
 _CLOCK_SECONDS = 60.0
 _MOST_PROCESSES = 1 << 31
+_LATEST = 1e11
+"""Seconds since 1970, in the year 5138."""
 
 _log = logging.getLogger(__name__)
 _owners: set[str] = set()
@@ -201,8 +203,14 @@ def read_lease(storage: Storage) -> Lease | None:
         found = Lease(**parse_json(content, LEASE))
     except (ValueError, TypeError):
         return None
-    numbers = type(found.pid) is int and all(type(time) in (int, float) for time in (found.born, found.beat))
-    return found if numbers and 0 < found.pid < _MOST_PROCESSES else None
+    return found if _is_lease(found) else None
+
+
+def _is_lease(found: Lease) -> bool:
+    """Whether its fields are what they are called: nothing else has looked at them."""
+    texts = all(type(text) is str and text.isprintable() for text in (found.owner, found.host, found.machine))
+    times = all(type(time) in (int, float) and 0 <= time < _LATEST for time in (found.born, found.beat))
+    return texts and times and type(found.pid) is int and 0 < found.pid < _MOST_PROCESSES
 
 
 def _new_lease() -> Lease:

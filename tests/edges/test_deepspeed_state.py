@@ -75,3 +75,11 @@ def test_a_parameter_called_like_a_path_is_refused(tmp_path: Path, name: str) ->
     torch.save(made, tmp_path / "mp_rank_00_model_states.pt")
     with pytest.raises(ValueError, match=f"found the name '{name}', allowed are names of parameters"):
         check_state(tmp_path)
+
+
+def test_a_container_that_holds_itself_is_looked_at_once(tmp_path: Path) -> None:
+    made, itself = state(), list[Any]()
+    itself.append(itself)
+    made["itself"] = itself
+    torch.save(made, tmp_path / "mp_rank_00_model_states.pt")
+    check_state(tmp_path)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dynfusion.fusion.api import FusionModel
-from dynfusion.fusion.model import FusionNetwork
+from dynfusion.fusion.api import FusionModel, save_weights
+from dynfusion.fusion.model import FusionNetwork, ModelSettings
 from tests.fusion.cases import SMALL, WIDTHS
 
 ROWS = 20
@@ -127,6 +127,12 @@ def test_no_rows_give_no_rows(model: FusionModel) -> None:
     for method in (model.reconstruct, model.gates):
         assert {name: value.shape for name, value in method(none).items()} == {n: (0, w) for n, w in WIDTHS.items()}
     assert {value.shape for value in model.projections(none).values()} == {(0, model.dim)}
+
+
+def test_a_name_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+    network = FusionNetwork({"uni mol": 3}, ModelSettings(dim=4, gate_hidden=2, decoder_hidden=3, score_hidden=2))
+    with pytest.raises(ValueError, match="modality 'uni mol': allowed are letters"):
+        save_weights(network, network.state_dict(), tmp_path)
 
 
 def test_a_saved_model_gives_the_same_numbers(model: FusionModel, tmp_path: Path) -> None:

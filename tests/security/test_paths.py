@@ -151,6 +151,7 @@ def test_keys_of_a_bucket_are_no_paths_out_of_a_folder(s3: str, tmp_path: Path, 
     with pytest.raises(ValueError, match="allowed are paths without empty parts"), storage.local("model"):
         pass
     assert not list(tmp_path.rglob("*escaped*"))
+    assert "model" in storage.names(), "a stray key does not keep a run from being continued"
 
 
 @pytest.mark.parametrize("path", [path for path in HOSTILE if path not in ("a/b",)])

@@ -212,3 +212,13 @@ def test_a_row_without_a_vector_means_the_encoder_failed_in_every_kind_of_file(t
         parquet(source, ids, [[1.0, 2.0], *([None] * 2 if "null" in kind else [[nan, nan]] * 2)])
     pack(PackInputs({"m": source}), out=tmp_path / "o", settings=PackSettings(threads=1))
     assert open_dataset(tmp_path / "o").manifest.absent == {"m": {Reason.FAILED.label: 2}}
+
+
+def test_a_column_that_nobody_asked_for_is_not_looked_at(tmp_path: Path) -> None:
+    half_a_day = pa.Array.from_buffers(pa.date64(), 2, [None, pa.py_buffer(np.array([1, 2]).tobytes())])
+    table = pa.table({"id": ["a", "b"], "y": [0.5, 1.5], "created": half_a_day, "note": broken_text()})
+    pyarrow.feather.write_feather(table, tmp_path / "t.feather", compression="uncompressed")
+    source = parquet(tmp_path / "s.parquet", ["a", "b"])
+    pack(PackInputs({"m": source}, table=tmp_path / "t.feather", labels=("y",)), out=tmp_path / "o")
+    rows = open_dataset(tmp_path / "o").table("train").to_pylist()
+    assert {row["id"]: row["y"] for row in rows} == {"a": 0.5, "b": 1.5}

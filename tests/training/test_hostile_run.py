@@ -192,7 +192,10 @@ def test_what_a_model_says_of_its_training_is_checked(tmp_path: Path, content: b
 
 
 @pytest.mark.parametrize(
-    "change", [{"pid": "1"}, {"pid": 0}, {"pid": 10**30}, {"beat": None}, {"born": "x"}, {"more": 1}, {"pid": 1.5}]
+    "change",
+    [{"pid": "1"}, {"pid": 0}, {"pid": 10**30}, {"beat": None}, {"born": "x"}, {"more": 1}, {"pid": 1.5}]
+    + [{"beat": beat} for beat in (float("nan"), float("inf"), 1e300, -1.0)]
+    + [{"host": "\x1b[2J"}, {"host": 1}],
 )
 def test_a_lease_that_is_not_to_be_understood_is_nobodys(change: dict[str, Any]) -> None:
     lease = {"owner": "a", "host": "b", "machine": "c", "pid": 1, "born": 1.0, "beat": 2.0}

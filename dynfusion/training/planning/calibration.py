@@ -164,13 +164,12 @@ def _one_worker(products: list[Product], precision: Precision, threads: int, tog
     """Rates of the products, of a pass and of a gather, measured at the same time as the other workers'."""
     torch.get_num_threads()  # the first call in a thread overwrites what was set before it
     torch.set_num_threads(threads)
-    works = [(_product(one, precision), one.flops) for one in products]
-    works += [(_pass(), 3 * 4 * PASS_NUMBERS), (_gather(), 2 * PASS_NUMBERS)]
+    works = [(_product(one, precision), one.flops, threads) for one in products]
+    works += [(_pass(), 3 * 4 * PASS_NUMBERS, threads), (_gather(), 2 * PASS_NUMBERS, 1)]
     found = []
-    for work, amount in works:
+    for work, amount, on in works:
+        torch.set_num_threads(on)
         together.wait()
-        if amount == 2 * PASS_NUMBERS:
-            torch.set_num_threads(1)
         found.append(amount / _seconds(work))
     return found
 

@@ -29,8 +29,8 @@ GPU_PROCESS_BYTES = 1e9
 """What CUDA, its libraries and NCCL take of a GPU's memory. Assumed."""
 
 CPU_PROCESS_BYTES = 750e6
-"""Resident memory of a Ray Train worker with torch and DeepSpeed beside what is counted. Between 640 and 790 MB in the
-four runs of tests/bench/results/plan_avx2_2026-11.md."""
+"""Resident memory of a Ray Train worker with torch and DeepSpeed beside what is counted. Taken from four runs,
+in which it was between 640 and 790 MB (tests/bench/results/plan_avx2_2026-11.md)."""
 CPU_EXCHANGE_BYTES = 1.0e9
 """Bytes a second that gloo sends from one process to another of the same machine. Assumed."""
 CPU_EXCHANGE_SECONDS = 5e-4
