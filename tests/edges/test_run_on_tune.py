@@ -132,7 +132,7 @@ def processes_left() -> int:
 
 @pytest.mark.slow
 def test_two_hundred_trivial_jobs_come_to_an_end_and_nothing_lasting_grows(tmp_path: Path) -> None:
-    """Every twentieth loses its process and every twenty-fifth waits; more than 6 minutes would be a deadlock."""
+    """Every twentieth loses its process and every twenty-fifth is postponed."""
     jobs = [
         (f"{number:04}", {"reports": 3, "die": "once" if number % 20 == 0 else "", "postpone": number % 25 == 7})
         for number in range(MANY)
