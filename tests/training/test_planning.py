@@ -135,7 +135,7 @@ def test_more_rows_and_wider_models_take_more_memory(dataset: Dataset, calibrati
     assert total(train={"global_batch_rows": 512}) > usual
     assert total(model={"decoder_hidden": 800}) > usual
     assert total(train={"accumulation": 8}) < usual
-    assert total(engine={"precision": "bf16"}) < total(model={"dim": 8})
+    assert total(engine={"precision": "bf16"}) < usual
     assert total(train={"start": "principal"}) >= usual
 
 
@@ -200,7 +200,6 @@ def test_more_gpus_are_no_slower_and_better_ones_neither(dataset: Dataset) -> No
     rates = [on_gpus(dataset, workers, train={"accumulation": 1}).ceilings["compute"] for workers in (1, 2, 4, 8)]
     assert rates == sorted(rates)
     by_kind = {kind: on_gpus(dataset, 1, kind, model={"dim": 512}).ceilings["compute"] for kind in GPUS}
-    assert by_kind["l4"] < by_kind["a100"] * 2
     assert by_kind["h100"] == by_kind["h200"]
     bf16 = on_gpus(dataset, 1, engine={"precision": "bf16"}).ceilings["compute"]
     assert bf16 > on_gpus(dataset, 1).ceilings["compute"]
