@@ -49,6 +49,14 @@ def identity(settings: RunSettings, data_fingerprint: str) -> Identity:
     return Identity(_fingerprint(settings), _fingerprint(settings, epochs=1), data_fingerprint)
 
 
+def reidentified(recorded: dict[str, Any], data_fingerprint: str) -> Identity:
+    """The identity of a run whose settings another version recorded; what that one did not know has its default.
+
+    Raises ValueError when they are no settings of this version.
+    """
+    return identity(build(RunSettings, recorded), data_fingerprint)
+
+
 def _fingerprint(settings: RunSettings, **train: int) -> str:
     stops = settings.validation.patience > 0
     unseen = {**train, "keep_checkpoints": 1, "log_every_steps": 1}

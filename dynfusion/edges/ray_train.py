@@ -43,7 +43,7 @@ from dynfusion.edges.s3_clients import filesystem
 from dynfusion.edges.s3_storage import below, load_model, open_storage
 from dynfusion.edges.tracking import Tracker, require_trackers, tracker
 from dynfusion.evaluation.validation import check_task
-from dynfusion.run_settings import RunSettings, identity
+from dynfusion.run_settings import RunSettings, identity, reidentified
 from dynfusion.training.assemble import check_shares, make_mixture, make_objective, make_plan, start_from
 from dynfusion.training.checkpoint import checkpoint_names, latest, problem, read_history, read_state, step_of
 from dynfusion.training.checks import VALIDATION, Checks, best_step, validated
@@ -69,7 +69,8 @@ def train_on_ray(settings: RunSettings, watch: Watch, halt: Halt | None = None) 
     storage = open_storage(folder)
     require_writable(settings.cluster.storage)
     with driving(open_storage(folder, deadline_seconds=STORE_SECONDS), watch.say) as hold:
-        claim(storage, settings.model_dump(mode="json"), identity(settings, sources.fingerprint), watch.say)
+        mine = identity(settings, sources.fingerprint)
+        claim(storage, settings.model_dump(mode="json"), mine, watch.say, lambda tree: reidentified(tree, mine.data))
         if finished(storage, settings.train.epochs):
             watch.say(f"run {storage.address} is already finished")
         else:

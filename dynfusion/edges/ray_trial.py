@@ -31,10 +31,9 @@ from dynfusion.training.lease import HeldError
 from dynfusion.training.run_folder import TRAINING
 from dynfusion.training.storage import Storage
 from dynfusion.tuning.book import OPEN
-from dynfusion.tuning.messages import Ended, Job, Report
+from dynfusion.tuning.messages import JOB, TOLD, Ended, Job, Report
 from dynfusion.tuning.records import read_trial
 
-JOB, TOLD = "job", "told"
 MEMORY_BYTES = 500_000_000
 """Of the process, for the cluster's accounts; it takes no CPU."""
 _HELD_SECONDS = 10.0

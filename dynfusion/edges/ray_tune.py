@@ -20,9 +20,9 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from dynfusion.edges.ray_trial import JOB, MEMORY_BYTES, TOLD, TrialProcess
+from dynfusion.edges.ray_trial import MEMORY_BYTES, TrialProcess
 from dynfusion.training.scratch import scratch_folder
-from dynfusion.tuning.messages import Ended, Job, Report
+from dynfusion.tuning.messages import JOB, TOLD, Ended, Job, Report
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a folder of files for every trial

@@ -41,11 +41,19 @@ class Identity:
     data: str
 
 
-def claim(storage: Storage, settings: dict[str, Any], mine: Identity, say: Callable[[str], None]) -> None:
+def claim(
+    storage: Storage,
+    settings: dict[str, Any],
+    mine: Identity,
+    say: Callable[[str], None],
+    reread: Callable[[dict[str, Any]], Identity] | None = None,
+) -> None:
     """Make the folder this run's, or check that it already is; only who drives the run may.
 
     A finished run may be claimed with more epochs, and one that never saved anything with any settings and data, which
-    `say` tells. Raises ValueError when it belongs to a run with other settings or other data, naming what differs.
+    `say` tells. `reread` identifies recorded settings by the rules of this version, ValueError when they are none of
+    it: an earlier version may have known fewer settings, those that it lacks have their defaults then.
+    Raises ValueError when the folder belongs to a run with other settings or other data, naming what differs.
     """
     content = as_json({"identity": asdict(mine), "settings": settings})
     try:
@@ -62,6 +70,8 @@ def claim(storage: Storage, settings: dict[str, Any], mine: Identity, say: Calla
             f"run folder {storage.address}: belongs to a run on other data, fingerprint {theirs.data}, found "
             f"{mine.data}; choose another cluster.name or remove the folder"
         )
+    if reread is not None and theirs != mine:
+        theirs = _by_this_version(theirs, before, reread)
     if theirs.run == mine.run:
         return
     epochs, wanted = before["train"]["epochs"], settings["train"]["epochs"]
@@ -72,6 +82,15 @@ def claim(storage: Storage, settings: dict[str, Any], mine: Identity, say: Calla
         f"run folder {storage.address}: belongs to a run with other settings, {_difference(before, settings)}; "
         "choose another cluster.name or remove the folder (only a finished run goes on when train.epochs is raised)"
     )
+
+
+def _by_this_version(
+    theirs: Identity, before: dict[str, Any], reread: Callable[[dict[str, Any]], Identity]
+) -> Identity:
+    try:
+        return reread(before)
+    except ValueError:
+        return theirs
 
 
 def _is_unused(storage: Storage) -> bool:

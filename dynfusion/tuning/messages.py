@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+JOB, TOLD = "job", "told"
+"""Where they lie in what a sweep's driver and its trials' processes hand each other: a `Job`; a `Report` or `Ended`."""
+
 
 @dataclass(frozen=True)
 class Job:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from dynfusion.run_settings import RunSettings
+from dynfusion.run_settings import RunSettings, reidentified
 from dynfusion.settings import build, parse_overrides, read_toml
 from dynfusion.training.checkpoint import complete, next_attempt, problem, read_history, read_state
 from dynfusion.training.planning.calibration import Calibration, ProductRate, read_calibration
@@ -177,7 +177,7 @@ def _run_folder_reader(examples: Examples) -> Any:
         storage = MemoryStorage(files)
         finished(storage, 3)
         next_attempt(storage)
-        claim(storage, settings, mine, lambda sentence: None)
+        claim(storage, settings, mine, lambda sentence: None, lambda tree: reidentified(tree, mine.data))
 
     return read
 

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dynfusion.edges.datasets import open_sources
-from dynfusion.run_settings import RunSettings
+from dynfusion.run_settings import RunSettings, identity, reidentified
 from dynfusion.settings import build
 from dynfusion.training.run_folder import Ending, Identity, claim, finish, finished
 from dynfusion.training.storage import LocalStorage
@@ -66,3 +67,35 @@ def test_a_folder_that_holds_or_held_anything_stays_its_runs(left: str, tmp_path
     with pytest.raises(ValueError, match=r"train\.epochs was 3 and is now 2"):
         claim(storage, {"train": {"epochs": 2}}, Identity("x", "y", "c"), said.append)
     assert said == []
+
+
+def recorded_by_an_earlier_version(storage: LocalStorage, tree: dict[str, Any]) -> None:
+    """Its fingerprints are those of its own tree of settings."""
+    record = {"identity": {"run": "a1", "run_but_epochs": "b1", "data": "c1"}, "settings": tree}
+    storage.write("run.json", json.dumps(record).encode())
+    storage.write("model/config.json", b"{}")
+
+
+def claimed(storage: LocalStorage, settings: RunSettings) -> None:
+    mine = identity(settings, "c1")
+    claim(storage, settings.model_dump(mode="json"), mine, print, lambda tree: reidentified(tree, "c1"))
+
+
+def test_a_run_of_an_earlier_version_that_knew_fewer_settings_is_the_same_run(tmp_path: Path) -> None:
+    storage, settings = LocalStorage(tmp_path), build(RunSettings, {"data": {"uri": "data"}})
+    tree = settings.model_dump(mode="json")
+    del tree["train"]["checkpoint_every_steps"], tree["loss"]["visible_weight"]
+    recorded_by_an_earlier_version(storage, tree)
+    claimed(storage, settings)
+    other = build(RunSettings, settings.model_dump(mode="json"), {"loss": {"visible_weight": 0.123}})
+    with pytest.raises(ValueError, match=r"loss\.visible_weight was None and is now 0\.123"):
+        claimed(storage, other)
+
+
+def test_a_run_of_an_earlier_version_with_a_setting_that_is_gone_is_refused_by_its_name(tmp_path: Path) -> None:
+    storage, settings = LocalStorage(tmp_path), build(RunSettings, {"data": {"uri": "data"}})
+    tree = settings.model_dump(mode="json")
+    tree["train"]["sorcery"] = 0.5
+    recorded_by_an_earlier_version(storage, tree)
+    with pytest.raises(ValueError, match=r"train\.sorcery was 0\.5 and is now None"):
+        claimed(storage, settings)
