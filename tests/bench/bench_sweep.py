@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,64 +52,55 @@ PARTS = ("compare", "seeds", "replay", "long", "many")
 ORDERS = 1000
 
 
-def main(
-    pack: str,
-    storage: Path,
-    *,
-    parts: Sequence[str] = PARTS,
-    space: str = "tune_spaces/joint.toml",
-    run: str = "jobs/runs/pretrained.toml",
-    samples: int = 48,
-    many: int = 200,
-    long_epochs: int = 10,
-    at_once: int | None = None,
-    overrides: Sequence[str] = (),
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Bench:
+    """What all parts share: the data, where sweeps are kept, and how they are asked for."""
+
+    pack: str
+    storage: Path
+    space: str = "tune_spaces/joint.toml"
+    run: str = "jobs/runs/pretrained.toml"
+    samples: int = 48
+    many: int = 200
+    long_epochs: int = 10
+    at_once: int | None = None
+    overrides: tuple[str, ...] = ()
+
+    def options(self, samples: int, *others: str) -> list[str]:
+        """Of a sweep of so many trials; no finals unless `others` ask for them."""
+        at_once = () if self.at_once is None else ("--at-once", str(self.at_once))
+        return ["--samples", str(samples), *(others or ("--top-k", "0")), *at_once]
+
+
+def main(bench: Bench, parts: Sequence[str] = PARTS) -> dict[str, Any]:
     """Run the parts and print a line for each; what the lines say comes back by part."""
+    measured = {"compare": compare, "seeds": fresh_seeds, "replay": replay, "long": long_trials, "many": many_trials}
     found = {}
-    shared = () if at_once is None else ("--at-once", str(at_once))
     for part in parts:
         head = {
             "benchmark": f"sweep {part}",
             "cpus": os.cpu_count(),
             "ray": version("ray"),
-            "space": space,
-            "run": run,
-            "at_once": at_once,
+            "space": bench.space,
+            "run": bench.run,
+            "at_once": bench.at_once,
         }
-        if part == "compare":
-            found[part] = head | compare(pack, storage, space, run, samples, shared, overrides)
-        elif part == "seeds":
-            found[part] = head | fresh_seeds(pack, storage, space, run, samples, shared, overrides)
-        elif part == "replay":
-            found[part] = head | replay(storage / "bench-fifo")
-        elif part == "long":
-            lasting = [*overrides, f"train.epochs={long_epochs}"]
-            found[part] = head | long_trials(pack, storage, space, run, shared, lasting)
-        else:
-            found[part] = head | many_trials(pack, storage, space, run, many, shared, overrides)
+        found[part] = head | measured[part](bench)
         print(json.dumps(found[part]))
     return found
 
 
-def compare(
-    pack: str,
-    storage: Path,
-    space: str,
-    run: str,
-    samples: int,
-    shared: Sequence[str],
-    overrides: Sequence[str],
-) -> dict[str, Any]:
+def compare(bench: Bench) -> dict[str, Any]:
     """FIFO and then ASHA over the same samples."""
-    figures: dict[str, Any] = {"samples": samples, "overrides": list(overrides)}
+    figures: dict[str, Any] = {"samples": bench.samples, "overrides": list(bench.overrides)}
     trained = {}
     for scheduler in ("fifo", "asha"):
-        options = ["--scheduler", scheduler, "--samples", str(samples), "--top-k", "0", *shared]
-        seconds, _, _ = sweep(pack, storage, f"bench-{scheduler}", space, run, options, overrides)
-        trials = of_sweep(storage, f"bench-{scheduler}")
-        trained[scheduler] = sum(trained_samples(storage / f"bench-{scheduler}" / trial.run) for trial in trials)
-        spread = {"standard_deviations": standard_deviations(storage / f"bench-{scheduler}")}
+        options = bench.options(bench.samples, "--scheduler", scheduler, "--top-k", "0")
+        seconds, _, _ = sweep(bench, f"bench-{scheduler}", options)
+        folder = bench.storage / f"bench-{scheduler}"
+        trials = of_sweep(folder)
+        trained[scheduler] = sum(trained_samples(folder / trial.run) for trial in trials)
+        spread = {"standard_deviations": standard_deviations(folder)}
         figures[scheduler] = (
             summary(trials) | spread | {"trained_samples": trained[scheduler], "seconds": round(seconds)}
         )
@@ -132,19 +123,11 @@ def trained_samples(run: Path) -> int:
     return int(batch * max((json.loads(line)["step"] for line in lines), default=0))
 
 
-def fresh_seeds(
-    pack: str,
-    storage: Path,
-    space: str,
-    run: str,
-    samples: int,
-    shared: Sequence[str],
-    overrides: Sequence[str],
-) -> dict[str, Any]:
+def fresh_seeds(bench: Bench) -> dict[str, Any]:
     """The FIFO sweep of `compare`, extended by runs with fresh seeds."""
-    options = ["--scheduler", "fifo", "--samples", str(samples), "--top-k", "2", "--seeds", "5", *shared]
-    sweep(pack, storage, "bench-fifo", space, run, options, overrides)
-    report = json.loads((storage / "bench-fifo" / "report.json").read_text())
+    options = bench.options(bench.samples, "--scheduler", "fifo", "--top-k", "2", "--seeds", "5")
+    sweep(bench, "bench-fifo", options)
+    report = json.loads((bench.storage / "bench-fifo" / "report.json").read_text())
     name = report["sweep"]["objectives"][0]["name"]
     records = {record["label"]: record for record in report["finals"]}
     scores = {label: [seed[name] for seed in record["seeds"]] for label, record in records.items()}
@@ -157,9 +140,9 @@ def fresh_seeds(
     }
 
 
-def replay(sweep_folder: Path) -> dict[str, Any]:
-    """What ASHA would have made of the trials of a FIFO sweep, whose runs do not depend on who is stopped."""
-    folder = LocalStorage(sweep_folder)
+def replay(bench: Bench) -> dict[str, Any]:
+    """What ASHA would have made of the FIFO sweep of `compare`, whose runs do not depend on who is stopped."""
+    folder = LocalStorage(bench.storage / "bench-fifo")
     curves = {name: points for name, points in read_curves(folder).items() if points}
     asha = replace(read_sweep(folder), scheduler="asha", grace=0.2, reduction=4)
     orders, draw = [sorted(curves)], random.Random(0)
@@ -192,25 +175,21 @@ def judged(sweep: Sweep, curves: dict[str, tuple[Point, ...]], order: Sequence[s
     return seen / sum(points[-1].samples_seen for points in curves.values()), best
 
 
-def long_trials(
-    pack: str, storage: Path, space: str, run: str, shared: Sequence[str], overrides: Sequence[str]
-) -> dict[str, Any]:
+def long_trials(bench: Bench) -> dict[str, Any]:
     """Two trials that last; each is checked five times."""
-    sweep(pack, storage, "bench-long", space, run, ["--samples", "2", "--top-k", "0", *shared], overrides)
-    trials = of_sweep(storage, "bench-long")
+    sweep(bench, "bench-long", bench.options(2), [f"train.epochs={bench.long_epochs}"])
+    trials = of_sweep(bench.storage / "bench-long")
     return summary(trials) | {
         "overhead_over_training": [round(trial.overhead_seconds / trial.seconds, 3) for trial in trials]
     }
 
 
-def many_trials(
-    pack: str, storage: Path, space: str, run: str, samples: int, shared: Sequence[str], overrides: Sequence[str]
-) -> dict[str, Any]:
+def many_trials(bench: Bench) -> dict[str, Any]:
     """Many trials that are next to nothing."""
-    tiny = [*(f"{name}={value}" for name, value in TINY.items()), *overrides]
-    options = ["--samples", str(samples), "--top-k", "0", *shared]
-    seconds, memory, left = sweep(pack, storage, "bench-many", space, run, options, tiny)
-    trials = of_sweep(storage, "bench-many")
+    samples = bench.many
+    tiny = [f"{name}={value}" for name, value in TINY.items()]
+    seconds, memory, left = sweep(bench, "bench-many", bench.options(samples), tiny)
+    trials = of_sweep(bench.storage / "bench-many")
     early = next((taken for done, taken in memory if done >= min(EARLY, samples)), {})
     late = memory[-1][1] if memory else {}
     grown = {name: [early.get(name, 0) >> 20, size >> 20] for name, size in late.items()}
@@ -219,11 +198,13 @@ def many_trials(
 
 
 def sweep(
-    pack: str, storage: Path, name: str, space: str, run: str, options: Sequence[str], overrides: Sequence[str]
+    bench: Bench, name: str, options: Sequence[str], overrides: Sequence[str] = ()
 ) -> tuple[float, list[tuple[int, dict[str, int]]], int]:
     """Seconds, memory of lasting processes by the number of trials done, processes left. Raises when it fails."""
-    given = [f"data.uri={pack}", f"cluster.storage={storage}", *overrides]
-    command = [sys.executable, "-m", "dynfusion", "tune", space, "--run", run, "--name", name, *options, *given]
+    storage = bench.storage
+    given = [f"data.uri={bench.pack}", f"cluster.storage={storage}", *bench.overrides, *overrides]
+    command = [sys.executable, "-m", "dynfusion", "tune", bench.space, "--run", bench.run, "--name", name]
+    command += [*options, *given]
     storage.mkdir(parents=True, exist_ok=True)
     taken: list[tuple[int, dict[str, int]]] = []
     seen: dict[int, psutil.Process] = {}
@@ -290,8 +271,8 @@ def number_done(storage: Path, name: str) -> int:
     return sum(state in ENDED for state in states)
 
 
-def of_sweep(storage: Path, name: str) -> tuple[Trial, ...]:
-    return read_trials(LocalStorage(storage / name))
+def of_sweep(folder: Path) -> tuple[Trial, ...]:
+    return read_trials(LocalStorage(folder))
 
 
 def summary(trials: Sequence[Trial]) -> dict[str, Any]:
@@ -318,16 +299,7 @@ if __name__ == "__main__":
     parser.add_argument("--long-epochs", type=int, default=10)
     parser.add_argument("--at-once", type=int)
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
-    told = parser.parse_args()
-    main(
-        told.pack,
-        told.storage.absolute(),
-        parts=told.only,
-        space=told.space,
-        run=told.run,
-        samples=told.samples,
-        many=told.many,
-        long_epochs=told.long_epochs,
-        at_once=told.at_once,
-        overrides=told.overrides,
-    )
+    told = vars(parser.parse_args())
+    parts = told.pop("only")
+    told |= {"storage": told["storage"].absolute(), "overrides": tuple(told["overrides"])}
+    main(Bench(**told), parts)
