@@ -57,6 +57,17 @@ def reidentified(recorded: dict[str, Any], data_fingerprint: str) -> Identity:
     return identity(build(RunSettings, recorded), data_fingerprint)
 
 
+def completed(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Recorded settings with the defaults of those that an earlier version did not know.
+
+    They stay as they are where this version refuses them: whoever compares them names what it has no more.
+    """
+    try:
+        return build(RunSettings, recorded).model_dump(mode="json")
+    except ValueError:
+        return recorded
+
+
 def _fingerprint(settings: RunSettings, **train: int) -> str:
     stops = settings.validation.patience > 0
     unseen = {**train, "keep_checkpoints": 1, "log_every_steps": 1}

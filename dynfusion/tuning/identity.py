@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from dynfusion.run_settings import completed
 from dynfusion.tuning.records import Sweep
 
 FREE = ("samples", "top_k", "rerun_seeds", "overrides", "versions", "objective")
@@ -16,7 +17,7 @@ def check_same(before: Sweep, now: Sweep, *, begun: int, address: str) -> None:
     """Raises ValueError naming what differs, or when fewer samples are asked for than there are trials."""
     if before.data is None:
         before = replace(before, data=now.data)
-    difference = _difference(_told(before), _told(now), "")
+    difference = _difference(_told(replace(before, run=completed(before.run))), _told(now), "")
     if difference:
         raise ValueError(
             f"sweep folder {address}: belongs to another sweep, {difference}; choose another name for the sweep, or "

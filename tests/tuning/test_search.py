@@ -1,5 +1,6 @@
 """What a sweep refuses before anything starts, what it calls the same sweep, and how its samples are drawn."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from dynfusion.settings import build
 from dynfusion.tuning.config import SweepSettings
 from dynfusion.tuning.grace import check_grace
 from dynfusion.tuning.identity import check_same
-from dynfusion.tuning.records import Distribution, Objective, Trial
+from dynfusion.tuning.records import Distribution, Objective, Sweep, Trial
 from dynfusion.tuning.samples import random_sample, trial_id
 from dynfusion.tuning.space import read_space, sample
 from tests.tuning.test_book import SPACE, sweep
@@ -118,6 +119,18 @@ def test_where_and_how_far_a_sweep_goes_may_change() -> None:
     )
     check_same(sweep(), now, begun=40, address="runs/joint")
     check_same(sweep(), replace(now, data="a"), begun=40, address="runs/joint")  # of a version that did not keep it
+
+
+def test_a_sweep_of_an_earlier_version_that_knew_fewer_settings_is_the_same_sweep() -> None:
+    def recorded(change: Callable[[dict[str, Any]], object]) -> Sweep:
+        tree = run().model_dump(mode="json")
+        change(tree)
+        return replace(sweep(), run=tree)
+
+    check_same(recorded(lambda tree: tree["loss"].pop("visible_weight")), sweep(), begun=40, address="runs/joint")
+    gone = recorded(lambda tree: tree["loss"].update(sorcery=0.5))
+    with pytest.raises(ValueError, match=r"loss\.sorcery was 0\.5 and is now None"):
+        check_same(gone, sweep(), begun=40, address="runs/joint")
 
 
 def test_a_random_sample_follows_from_its_number_alone() -> None:
