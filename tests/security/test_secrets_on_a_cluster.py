@@ -12,22 +12,12 @@ import pytest
 from dynfusion.edges.s3_storage import open_storage
 from tests.clusters import TwoNodes, two_node_cluster
 from tests.datasets import write_folders
+from tests.edges import test_remote_train as remote_train
 from tests.s3 import make_bucket
 from tests.security.canary import SECRET_KEY, SESSION_TOKEN, environment, leaks, leaks_below
 
 JOBS = Path(__file__).parents[2] / "jobs"
-RUN = """
-[data]
-uri = "s3://canary-runs/set"
-[train]
-epochs = 2
-global_batch_rows = 64
-[model]
-dim = 16
-[cluster]
-workers = 2
-storage = "s3://canary-runs/runs"
-"""
+RUN = remote_train.RUN.format(uri="s3://canary-runs/set", storage="s3://canary-runs/runs")
 
 
 @pytest.fixture
