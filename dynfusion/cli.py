@@ -39,6 +39,8 @@ data_app = typer.Typer(help="Get public data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 JOBS = ("train", "tune", "evaluate", "pack", "embed", "doctor")
+CONTINUING = ("pack", "train", "tune", "evaluate", "demo", "data")
+"""Verbs whose interrupted work is taken up by the same command; the others have little to lose and begin again."""
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Settings on top, such as train.epochs=3.")
@@ -232,13 +234,13 @@ def tune(
         typer.Argument(metavar="SPACE", help="Space file (TOML); or the word show, with a sweep's folder behind it."),
     ],
     overrides: Overrides = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Run file (TOML) that is searched around.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Run file (TOML) that is searched around; needed.")] = None,
     search: Annotated[str | None, typer.Option("--search", help="random, the default, or optuna.")] = None,
     scheduler: Annotated[str | None, typer.Option("--scheduler", help="fifo, the default, asha or median.")] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", help="Trials in all, 32 by default; may be raised.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the samples.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the samples, 0 by default.")] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Folder of the sweep in cluster.storage; by default the space's name.")
     ] = None,
@@ -525,8 +527,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _sigterm_interrupts() as terminated:
         code = _run(words, debug="--debug" in words)
     told = {130: "interrupted", 143: "terminated"}.get(code := 143 if terminated.is_set() else code)
-    if told and next((word for word in words if not word.startswith("-")), "") != "submit":  # which has said its own
-        print(f"{told}; the same command continues", file=sys.stderr)
+    verb = next((word for word in words if not word.startswith("-")), "")
+    if told and verb != "submit":  # which has said its own
+        print(f"{told}; the same command {'continues' if verb in CONTINUING else 'begins again'}", file=sys.stderr)
     return code
 
 

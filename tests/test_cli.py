@@ -1,5 +1,7 @@
 """The command line as a shell sees it: exit codes, sentences, help with an example."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,6 +66,20 @@ def test_a_failure_exits_1_with_one_sentence_and_debug_shows_the_traceback(capsy
     assert capsys.readouterr().err == "error: setting loss.algnment: unknown name, did you mean loss.alignment?\n"
     assert main(["config", "show", str(DEMO), "loss.algnment=1", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verb", "what"), [("embed", "begins again"), ("pack", "continues")])
+def test_what_an_interrupted_command_leaves_is_told(
+    verb: str, what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(**options: object) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        raise AssertionError("the signal was not heard")
+
+    monkeypatch.setattr("dynfusion.cli.app", interrupted)
+    assert main([verb]) == 143
+    assert capsys.readouterr().err == f"terminated; the same command {what}\n"
 
 
 def test_config_show_prints_the_full_tree(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,9 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
 POLL_SECONDS = 1
+TASK_PROCESSES_PER_CPU = 2
+"""Idle ones that a local cluster keeps for the next task: a check of a run takes two, and no CPU of the cluster. Ray's
+own limit, one per CPU, would end those of a second run after every check, and each takes seconds to start."""
 _STATE_SECONDS = 30
 _API = "RAY_API_SERVER_ADDRESS"
 
@@ -37,17 +40,26 @@ def cluster(*, cpus: int = 1, dashboard: bool = False, debug: bool = False) -> I
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says at every start that a token is used
     quiet = {"logging_level": logging.WARNING, "log_to_driver": debug}
+    most = max(cpus, os.cpu_count() or 1)
+    local = {**quiet, "num_cpus": most, "_system_config": {"num_workers_soft_limit": TASK_PROCESSES_PER_CPU * most}}
     try:
         with _own_sigterm():
             if "RAY_ADDRESS" in os.environ:
                 ray.init(**quiet)
             elif not dashboard:
-                ray.init(num_cpus=max(cpus, os.cpu_count() or 1), include_dashboard=False, **quiet)
+                ray.init(include_dashboard=False, **local)
             else:
-                _start_with_dashboard(num_cpus=max(cpus, os.cpu_count() or 1), **quiet)
+                _start_with_dashboard(**local)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS", "a local cluster")
         raise RuntimeError(f"Ray at {where}: could not connect, {str(error).splitlines()[0]}") from error
+    except Exception as error:  # its type is all that Ray says of its processes not being up in time
+        if type(error) is not Exception:
+            raise
+        raise RuntimeError(
+            "Ray on this machine: it did not start within the 30 s that it gives itself; is the machine busy, or short of "
+            "memory? The same command tries again, `dynfusion doctor` looks at the machine"
+        ) from error
     try:
         yield
     finally:

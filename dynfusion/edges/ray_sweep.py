@@ -137,9 +137,15 @@ def _open_book(search: Search, sources: Sources, storage: Storage) -> Book:
     return Book(storage, sweep, Rules(draw, make_judge(sweep, total({})), total))
 
 
+def objective(search: Search, sources: Sources) -> str:
+    """What the trials are judged by, in one line."""
+    validation = search.run.validation
+    rows = len(rows_looked_at(sources.datasets[0].manifest, validation.rows))
+    return describe(search.settings.objectives, tuple(validation.tasks), rows=rows)
+
+
 def _sweep(search: Search, sources: Sources) -> Sweep:
     settings, run = search.settings, search.run
-    rows = len(rows_looked_at(sources.datasets[0].manifest, run.validation.rows))
     judged = settings.scheduler != "fifo"
     return Sweep(
         name=settings.name,
@@ -153,7 +159,7 @@ def _sweep(search: Search, sources: Sources) -> Sweep:
         samples=settings.samples,
         seed=settings.seed,
         objectives=tuple(Objective(name) for name in settings.objectives),
-        objective=describe(settings.objectives, tuple(run.validation.tasks), rows=rows),
+        objective=objective(search, sources),
         top_k=settings.top_k,
         rerun_seeds=settings.rerun_seeds,
         versions=versions(),
@@ -290,4 +296,4 @@ def _opening(book: Book, at_once: int) -> str:
     done = sum(trial.state not in OPEN for trial in book.trials.values())
     before = f", {done} done and {len(book.left)} to go on with" if book.trials else ""
     how = f"{sweep.search} search, {sweep.scheduler}, {at_once} at once"
-    return f"sweep {book.storage.address}: {sweep.samples} trials{before}; {how}\nobjective: {sweep.objective}"
+    return f"sweep {book.storage.address}: {sweep.samples} trials{before}; {how}"

@@ -84,7 +84,7 @@ class Validator:
         storage, path = open_storage(self.folder), score_path(name)
         if exists(storage, path):
             return json.loads(storage.read(path))["metrics"]
-        task = ray.remote(num_cpus=0, max_retries=0)(_work_out).remote(self, name)
+        task = _WORK_OUT.remote(self, name)
         try:
             metrics = result(task, timeout=limit)
         except GetTimeoutError:
@@ -122,6 +122,9 @@ def _work_out(validator: Validator, name: str) -> dict[str, float]:
         if isinstance(error.__cause__, FAILURES):
             raise ConnectionError(str(error)) from error
         raise
+
+
+_WORK_OUT = ray.remote(num_cpus=0, max_retries=0)(_work_out)
 
 
 def validation_config(validator: Validator) -> ValidationConfig:

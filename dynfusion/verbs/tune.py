@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dynfusion.edges.ray_cluster import cluster
-from dynfusion.edges.ray_sweep import SweepWatch, check_sweep, sweep_on_ray
+from dynfusion.edges.ray_sweep import SweepWatch, check_sweep, objective, sweep_on_ray
 from dynfusion.tuning.search import read_search, tune_options
 from dynfusion.verbs.display import console, progress
 from dynfusion.verbs.tune_show import tune_show
@@ -28,6 +28,7 @@ def tune(
     """
     search = read_search(space, run, overrides, tune_options(options or {}))
     sources = check_sweep(search)
+    console.print(f"objective: {objective(search, sources)}")
     started = time.monotonic()
     workers = search.run.cluster
     cpus = math.ceil(workers.workers[0] * workers.cpus_per_worker * (search.settings.at_once or 1))
