@@ -57,7 +57,7 @@ def cluster(*, cpus: int = 1, dashboard: bool = False, debug: bool = False) -> I
         if type(error) is not Exception:
             raise
         raise RuntimeError(
-            "Ray on this machine: it did not start within the 30 s that it gives itself; is the machine busy, or short of "
+            "Ray on this machine: it did not start within the 30 s that it gives itself; is it busy, or short of "
             "memory? The same command tries again, `dynfusion doctor` looks at the machine"
         ) from error
     try:
