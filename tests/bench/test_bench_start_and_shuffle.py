@@ -37,6 +37,7 @@ def test_the_start_benchmark_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < result["figures"]["first_batch_seconds"] < 10
 
 
+@pytest.mark.slow
 def test_the_peer_benchmark_runs_with_what_is_here_and_says_what_is_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def part_in_double(uri: str, folder: str, resume: str | None, stop_after: int | 
     return history
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_with_fewer_and_with_more_ranks_keeps_its_loss_curve(
     dataset: Dataset, tmp_path: Path
 ) -> None:
