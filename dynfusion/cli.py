@@ -273,6 +273,10 @@ def tune(
             raise typer.BadParameter("found none or several, allowed is one folder of a sweep", param_hint="DIR")
         _call("tune_show", (overrides or [])[0])
         return
+    if run is None and Path(space).is_dir():
+        raise typer.BadParameter(
+            f"{space} is a folder, `dynfusion tune show {space}` reports on it", param_hint="SPACE"
+        )
     if run is None:
         raise typer.BadParameter("a run file is required", param_hint="--run")
     options: dict[str, Any] = {"search": search, "scheduler": scheduler, "samples": samples, "seed": seed, "name": name}
@@ -541,7 +545,8 @@ def _run(words: list[str], *, debug: bool) -> int:
             standalone_mode=False,
         )
     except TyperException as error:
-        print(f"Error: {error.format_message()} Try 'dynfusion --help', or --help after a verb.", file=sys.stderr)
+        said = error.format_message().rstrip(".")
+        print(f"error: {said}. Try 'dynfusion --help', or --help after a verb.", file=sys.stderr)
         return 2
     except Exception as error:  # the end of the line: whatever it was, a person gets a sentence and a scheduler a 1
         if debug:

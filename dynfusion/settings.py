@@ -183,15 +183,29 @@ def _line(name: str, value: Any) -> str:
 def _sentence(kind: type[Settings], error: ValidationError) -> str:
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-    name = _quoted(".".join(str(part) for part in first["loc"])) or kind.__name__
+    name = _quoted(".".join(str(part) for part in first["loc"]))
     if first["type"] == "extra_forbidden":
         return f"setting {name}: unknown name, {nearest(name, list(_names(kind)))}"
     if first["type"] == "missing":
-        return f"setting {name}: a value is required"
+        return f"setting {name}{_needed(kind, first['loc'])}: a value is required"
     if first["type"] == "value_error":
-        return f"setting {name}: {first['ctx']['error']}"
+        return f"setting {name}: {first['ctx']['error']}" if name else str(first["ctx"]["error"])
     said = first["msg"].partition(", unable to")[0].replace("Input should be", "allowed is", 1)
     return f"setting {name}: found {short(first['input'])}, {said[0].lower()}{said[1:]}"
+
+
+def _needed(kind: type[Settings], place: tuple[int | str, ...]) -> str:
+    """What below a missing part of the tree must have a value, as `.name`."""
+    inner: Any = kind
+    for part in place:
+        inner = (
+            inner.model_fields[str(part)].annotation
+            if isinstance(inner, type) and issubclass(inner, Settings)
+            else None
+        )
+    if not (isinstance(inner, type) and issubclass(inner, Settings)):
+        return ""
+    return next((f".{name}" for name, field in inner.model_fields.items() if field.is_required()), "")
 
 
 def _quoted(name: str) -> str:

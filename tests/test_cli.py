@@ -58,7 +58,7 @@ def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFi
 )
 def test_wrong_use_exits_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line.split()) == 2
-    assert "Error" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_a_failure_exits_1_with_one_sentence_and_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,7 @@ def test_a_run_is_called_after_its_file_and_needs_data(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('[data]\nuri = "packed"\n')
     assert read_run(tmp_path / "mine.toml").cluster.name == "mine"
     (tmp_path / "bare.toml").write_text("")
-    with pytest.raises(ValueError, match="setting data: a value is required"):
+    with pytest.raises(ValueError, match=r"setting data\.uri: a value is required"):
         read_run(tmp_path / "bare.toml")
 
 

@@ -7,7 +7,7 @@ Truth is what `tuning.records` says of the folder, and nothing else is read ther
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,7 @@ def _open_book(search: Search, sources: Sources, storage: Storage) -> Book:
         before = read_sweep(storage)
         begun = len([name for name in storage.sizes("trials") if name.endswith(".json") and not name.startswith(".")])
         check_same(before, sweep, begun=begun, address=storage.address)
+        sweep = replace(sweep, rerun_seeds=max(before.rerun_seeds, sweep.rerun_seeds))  # those that were run stay
     write_sweep(storage, sweep)
 
     def draw(number: int, trials: Any) -> Mapping[str, Any]:

@@ -206,6 +206,14 @@ def read_lease(storage: Storage) -> Lease | None:
     return found if _is_lease(found) else None
 
 
+def is_driven(storage: Storage) -> bool:
+    """Whether somebody seems to be at work in a folder: a process of this machine, or one elsewhere heard of lately."""
+    holder = read_lease(storage)
+    if holder is None or _is_gone(holder):
+        return False
+    return holder.machine == machine() or time.time() - holder.beat < LONG_AGO_SECONDS
+
+
 def _is_lease(found: Lease) -> bool:
     """Whether its fields are what they are called: nothing else has looked at them."""
     texts = all(type(text) is str and text.isprintable() for text in (found.owner, found.host, found.machine))

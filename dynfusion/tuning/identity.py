@@ -20,8 +20,8 @@ def check_same(before: Sweep, now: Sweep, *, begun: int, address: str) -> None:
     difference = _difference(_told(replace(before, run=completed(before.run))), _told(now), "")
     if difference:
         raise ValueError(
-            f"sweep folder {address}: belongs to another sweep, {difference}; choose another name for the sweep, or "
-            "remove the folder"
+            f"sweep folder {address}: belongs to another sweep, {difference}; choose another name for the sweep "
+            "(--name), or remove the folder"
         )
     if now.samples < begun:
         raise ValueError(f"samples: found {now.samples}, allowed is {begun} or more, as many trials as {address} has")
@@ -41,9 +41,27 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) 
             below = _difference(old, new, f"{prefix}{name}.")
             if below:
                 return below
+        elif old != new and prefix == "space.":
+            return _other_distribution(name, old, new)
         elif old != new:
             return f"{f'{prefix}{name}'.removeprefix('run.')} was {old!r} and is now {new!r}"
     return ""
+
+
+def _other_distribution(name: str, old: Any, new: Any) -> str:
+    if new is None:
+        return f"it searches {name}, {_in_words(old)}, the space given does not"
+    if old is None:
+        return f"the space given searches {name}, {_in_words(new)}, it does not"
+    return f"it searches {name}, {_in_words(old)}, the space given {_in_words(new)}"
+
+
+def _in_words(one: Mapping[str, Any]) -> str:
+    when = f" when {one['when']}" if one["when"] else ""
+    if one["choices"] is not None:
+        return f"{' or '.join(map(str, one['choices']))}{when}"
+    step = f" by {one['step']}" if one["step"] else ""
+    return f"{one['kind']} {one['low']:g} to {one['high']:g}{step}{when}"
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,11 @@ from dynfusion.tuning.report.wording import duration, settings_text
 def begun_line(trial: Trial) -> str:
     """A trial's beginning, or its next attempt."""
     if trial.attempts > 1:
-        where = f"from {trial.samples_seen:,} molecules on" if trial.samples_seen else "from its last checkpoint"
+        where = (
+            f"from {trial.samples_seen:,} molecules on"
+            if trial.samples_seen
+            else "from its last checkpoint if it has one"
+        )
         return f"trial {trial.id}  attempt {trial.attempts}, {where}"
     return f"trial {trial.id}  {settings_text(trial.settings)}"
 

@@ -67,10 +67,17 @@ def check_space(space: Space, run: RunSettings, *, seed: int = 0) -> None:
             raise ValueError(f"space: {name}: unknown setting, {nearest(name, known)}")
         ends = one.choices or ([int(end) for end in bounds(one)] if one.kind == "randint" else bounds(one))
         for value in ends:
-            tree(run, {name: value})
+            _allowed(run, {name: value})
     draws = np.random.default_rng(seed)
     for _ in range(CHECKED_SAMPLES):
-        tree(run, sample(space, draws))
+        _allowed(run, sample(space, draws))
+
+
+def _allowed(run: RunSettings, settings: Mapping[str, Value]) -> None:
+    try:
+        tree(run, settings)
+    except ValueError as error:
+        raise ValueError(f"space: {error}") from None
 
 
 def tree(run: RunSettings, settings: Mapping[str, Value]) -> RunSettings:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from dynfusion.run_settings import RunSettings, read_run
 from dynfusion.settings import build
+from dynfusion.training.lease import driving
 from dynfusion.training.storage import LocalStorage
 from dynfusion.tuning.records import (
     Final,
@@ -34,7 +35,7 @@ from dynfusion.tuning.report.encoding import encode, position, value_at
 from dynfusion.tuning.report.importance import comparable, importance_record
 from dynfusion.tuning.report.page import content, terminal_table
 from dynfusion.tuning.report.seeds import difference, estimate, final_records, test_records, winner
-from dynfusion.tuning.report.wording import luck, summary
+from dynfusion.tuning.report.wording import final_of, luck, summary
 from dynfusion.verbs.config_show import config_show
 from dynfusion.verbs.tune_show import tune_show
 from tests.browser import CHROMIUM, browse
@@ -294,16 +295,28 @@ def test_every_trial_is_a_row_of_the_table(shown):
     assert table["objective.score"].to_pylist() == [trial.objectives["score"] for trial in trials]
 
 
+def test_a_winner_that_is_worse_than_ridge_regression_is_said_to_be(tmp_path):
+    write_example(tmp_path)
+    report = build_report(read_contents(LocalStorage(tmp_path)))
+    assert "below 0" not in " ".join(summary(report))
+    final_of(report, report["winner"])["objectives"]["score"]["value"] = -0.83
+    assert "Its score is −0.8300, below 0: ridge regression" in " ".join(summary(report))
+
+
 def test_a_sweep_under_way_is_shown(tmp_path, capsys):
     write_example(tmp_path, begun=14, finals=False)
     storage = LocalStorage(tmp_path)
     waiting = replace(read_trials(storage)[0], id="0014", state="waiting", objectives=None, attempts=0, samples_seen=0)
     write_trial(storage, waiting)
-    tune_show(str(tmp_path))
+    with driving(storage, print):
+        tune_show(str(tmp_path))
     assert "The sweep is under way: 12 of 48 trials are done, 2 running." in capsys.readouterr().out.replace("\n", " ")
     page = (tmp_path / "report.html").read_text()
     assert "it has not been run again beside the default" in page
     assert "not yet run again" in (tmp_path / "best.toml").read_text()
+    tune_show(str(tmp_path))
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "The sweep was interrupted: 12 of 48 trials are done, and no command is at work on it; the same" in said
 
 
 def test_a_sweep_of_which_nothing_has_ended_is_shown(tmp_path):

@@ -23,6 +23,7 @@ def build_report(contents: Contents) -> dict[str, Any]:
     return {
         "title": f"Sweep {sweep.name}",
         "sweep": asdict(sweep),
+        "driven": contents.driven,
         "confidence": CONFIDENCE,
         "states": {state: sum(trial.state == state for trial in contents.trials) for state in STATES},
         "trials": trials,

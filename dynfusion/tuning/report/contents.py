@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
+from dynfusion.training.lease import is_driven
 from dynfusion.training.storage import Storage
 from dynfusion.tuning.records import (
     DEFAULT,
@@ -27,6 +28,8 @@ class Contents:
     trials: tuple[Trial, ...]
     curves: dict[str, tuple[Point, ...]]
     finals: Finals | None
+    driven: bool = False
+    """Whether a command is at work on it."""
 
 
 def read_contents(storage: Storage) -> Contents:
@@ -36,7 +39,7 @@ def read_contents(storage: Storage) -> Contents:
     """
     sweep = read_sweep(storage)
     curves = read_curves(storage)  # before the trials: one that begins meanwhile has its own file first
-    found = Contents(sweep, read_trials(storage), curves, read_finals(storage))
+    found = Contents(sweep, read_trials(storage), curves, read_finals(storage), is_driven(storage))
     _check(found, storage.address)
     return found
 

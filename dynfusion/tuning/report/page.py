@@ -68,7 +68,9 @@ def terminal_table(report: Report) -> Table:
     short = short_names(wanted)
     states = ", ".join(f"{count} {STATE_NAMES[state]}" for state, count in report["states"].items() if count)
     title = f"{report['title']}: {states or 'no trial yet'}"
-    shown_table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    left_out = len(report["sweep"]["space"]) - len(wanted)
+    more = f"{left_out} more setting{'s' if left_out > 1 else ''} in the report" if left_out and wanted else None
+    shown_table = Table(title=title, caption=more, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown_table.add_column("trial", no_wrap=True)
     for name in names:
         shown_table.add_column(name, justify="right", no_wrap=True)

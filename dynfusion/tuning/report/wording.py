@@ -16,7 +16,15 @@ STATE_NAMES = {
     "waiting": "waiting",
     "failed": "failed",
 }
+_CONTINUES = "the same `dynfusion tune` command continues"
 GLOSSARY = (
+    (
+        "Score, reconstruction",
+        "Reconstruction is 1 less the squared error of hidden modalities over that of a ridge regression on the same "
+        "held-out molecules, mean over the visible subsets: 1 is perfect, 0 is level with the ridge, below 0 is worse. "
+        "The score adds the probe's ROC-AUC where the sweep has tasks; without them it is the reconstruction.",
+    ),
+    ("Default", "The sweep's base run: its run file and the settings given on top, with nothing of the space drawn."),
     (
         "Run again",
         "The best of many trials is partly the luckiest: part of its score is chance. So the best ones and the default "
@@ -57,7 +65,7 @@ def summary(report: Report) -> list[str]:
     """The paragraph; its first sentence is the headline."""
     return [
         sentence
-        for part in (_verdict, _under_way, _luck, _tied, _test, _matters, _spent, _failed)
+        for part in (_verdict, _below_ridge, _under_way, _luck, _tied, _test, _matters, _spent, _failed)
         for sentence in part(report)
     ]
 
@@ -116,6 +124,20 @@ def _verdict(report: Report) -> list[str]:
     ]
 
 
+def _below_ridge(report: Report) -> list[str]:
+    """Worth a sentence: the best of a sweep may still be worse than what needs no training."""
+    name, final = objective_names(report)[0], final_of(report, report["winner"])
+    if final is None or name not in ("score", "reconstruction"):
+        return []
+    value = final["objectives"][name]["value"]
+    if value is None or value >= 0:
+        return []
+    return [
+        f"Its {name} is {number(value, DIGITS)}, below 0: ridge regression, which needs no such training, reconstructs "
+        "better than any of these settings do; longer training may change that."
+    ]
+
+
 def _open(report: Report) -> int:
     return max(0, report["sweep"]["samples"] - _ended(report))
 
@@ -127,9 +149,12 @@ def _ended(report: Report) -> int:
 def _under_way(report: Report) -> list[str]:
     if _open(report) == 0:
         wanted = report["sweep"]["top_k"] > 0 and not report["finals_complete"]
-        return ["The runs with fresh seeds are not complete."] if wanted and report["best"] else []
+        missing = "The runs with fresh seeds are not complete" + ("." if report["driven"] else f"; {_CONTINUES}.")
+        return [missing] if wanted and report["best"] else []
     done = f"{_ended(report)} of {report['sweep']['samples']} trials are done"
-    return [f"The sweep is under way: {done}, {report['states']['running']} running."]
+    if report["driven"]:
+        return [f"The sweep is under way: {done}, {report['states']['running']} running."]
+    return [f"The sweep was interrupted: {done}, and no command is at work on it; {_CONTINUES}."]
 
 
 def _luck(report: Report) -> list[str]:
@@ -188,11 +213,12 @@ def _matters(report: Report) -> list[str]:
 
 def _spent(report: Report) -> list[str]:
     spent = report["compute"]
-    if not spent["trials"]:
+    if not spent["trials"] or not spent["samples_seen"]:
         return []
     share = spent["samples_seen"] / spent["total_samples"] if spent["total_samples"] else 1.0
     saved = f", {100 * share:.0f} % of the molecules that running all of them to the end takes" if share < 0.995 else ""
-    return [f"{spent['trials']} trials took {duration(spent['seconds'])} of training{saved}."]
+    plural = "s" if spent["trials"] > 1 else ""
+    return [f"{spent['trials']} trial{plural} took {duration(spent['seconds'])} of training{saved}."]
 
 
 def _failed(report: Report) -> list[str]:
