@@ -88,5 +88,5 @@ def _read_array(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, expected a folder as `dynfusion embed` writes it") from None
-    except (EOFError, ValueError) as error:
+    except (EOFError, OverflowError, ValueError) as error:  # the second for a shape below zero
         raise ValueError(f"{path}: not readable as a NumPy array, {first_line(error)}") from None
