@@ -57,7 +57,7 @@ class Board:
         self.controller = controller
 
     def reached(self) -> Any:
-        """Ray Train's controller of the run, None before its first checkpoint."""
+        """Ray Train's controller of the run, None before its workers' first report."""
         return self.controller
 
     def release(self, step: int) -> None:

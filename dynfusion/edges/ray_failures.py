@@ -76,7 +76,8 @@ class EndForGood(UserCallback):
         self.is_reached = False
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        self.repeats.progress()
+        if checkpoint is not None:
+            self.repeats.progress()
         if not self.is_reached:
             self.is_reached = True
             self.board.reach.remote(ray.get_runtime_context().current_actor)

@@ -35,7 +35,7 @@ class Halt:
     def pull(self) -> None:
         """End the run; returns at once when it has not begun, else as soon as its controller was told, or it ended.
 
-        A run whose controller has not yet seen a checkpoint is waited for until it has.
+        A run whose workers have not yet reported to their controller is waited for until they have.
         """
         self.pulled.set()
         board = self._board

@@ -91,6 +91,8 @@ class Run:
         self.voice.say(f"continuing from {self.storage.address}/{name} at step {state.step}")
         if self.checks.due(state.step):  # saved in haste, it may lack a score that the end of the run depends on
             self._take_score(self.checks.before(state.step))
+        if state.step in self.validator.held:
+            self._wait_here_again(state.step)
         now = self.engine.world_size
         if state.world_size != now:
             self.voice.say(f"with {now} workers, it was {state.world_size}: the same batches, weights to rounding")
@@ -116,6 +118,13 @@ class Run:
                 wait_for_release(self.validator, step)
             broadcast_from_rank_zero(None)
         return self.enough()
+
+    def _wait_here_again(self, step: int) -> None:
+        """At a held check that a killed attempt may have left before anybody had decided whether the run goes on."""
+        ray.train.report({"step": step})  # the run can be ended from outside from here on, see `ray_halt`
+        if self.engine.rank == 0 and wait_for_score(self.validator, step, self.voice.say):
+            wait_for_release(self.validator, step)
+        broadcast_from_rank_zero(None)
 
     def enough(self) -> bool:
         """Whether the run's history says that it has ended early; a function of the history alone."""

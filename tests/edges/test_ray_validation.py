@@ -20,7 +20,7 @@ import ray.train
 
 from dynfusion.edges import ray_validation
 from dynfusion.edges.ray_board import Watch
-from dynfusion.edges.ray_halt import Halt
+from dynfusion.edges.ray_halt import Halt, HaltedError
 from dynfusion.edges.ray_train import _best, train_on_ray
 from dynfusion.edges.ray_validation import Validator, known_score, validation_config, wait_for_score
 from dynfusion.edges.s3_storage import open_storage
@@ -167,6 +167,46 @@ def test_training_waits_at_a_held_check_until_it_is_released(dataset: Dataset, t
     train_on_ray(settings(dataset, tmp_path), Watch(record, silent, validated), halt)
     assert heard == [(first, False)]
     assert gone_on.is_set()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.slow
+def test_a_held_check_that_was_not_scored_before_the_driver_died_is_waited_for_again(
+    dataset: Dataset, tmp_path: Path, *, ends: bool
+) -> None:
+    first = TRAIN.checkpoint_every_steps
+    end_at_check(dataset, tmp_path, first)
+    for score in (tmp_path / "run" / "validation").glob("*.json"):
+        score.unlink()
+    halt, trained, heard = Halt((first,)), list[int](), list[tuple[int, list[int]]]()
+
+    def validated(made: dict[str, Any]) -> None:
+        heard.append((made["step"], trained.copy()))
+        if made["step"] == first and ends:
+            threading.Thread(target=halt.pull, daemon=True).start()
+        elif made["step"] == first:
+            halt.release(first)
+
+    watch = Watch(lambda made: trained.append(made["step"]), silent, validated)
+    if ends:
+        with pytest.raises(HaltedError):
+            train_on_ray(settings(dataset, tmp_path), watch, halt)
+        assert not trained
+    else:
+        train_on_ray(settings(dataset, tmp_path), watch, halt)
+        assert min(trained) > first
+    assert heard[0] == (first, [])
+
+
+def end_at_check(dataset: Dataset, storage: Path, step: int) -> None:
+    """A run that is held at a check, and ended there."""
+    halt = Halt((step,))
+
+    def validated(_: dict[str, Any]) -> None:
+        threading.Thread(target=halt.pull, daemon=True).start()
+
+    with pytest.raises(HaltedError):
+        train_on_ray(settings(dataset, storage), Watch(silent, silent, validated), halt)
 
 
 def test_a_score_that_ray_lost_is_worked_out_from_the_stored_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
