@@ -7,7 +7,7 @@ Truth is what `tuning.records` says of the folder, and nothing else is read ther
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from dynfusion.training.sources import Sources
 from dynfusion.training.storage import Storage, exists
 from dynfusion.tuning.book import OPEN, RUNS, Book, Rules
 from dynfusion.tuning.grace import check_grace
-from dynfusion.tuning.identity import check_same
+from dynfusion.tuning.identity import continued
 from dynfusion.tuning.lines import begun_line, end_line, report_line
 from dynfusion.tuning.messages import Ended, Job, Report
 from dynfusion.tuning.objective import check_objectives, describe, objectives_of
@@ -126,8 +126,7 @@ def _open_book(search: Search, sources: Sources, storage: Storage) -> Book:
     if exists(storage, SWEEP):
         before = read_sweep(storage)
         begun = len([name for name in storage.sizes("trials") if name.endswith(".json") and not name.startswith(".")])
-        check_same(before, sweep, begun=begun, address=storage.address)
-        sweep = replace(sweep, rerun_seeds=max(before.rerun_seeds, sweep.rerun_seeds))  # those that were run stay
+        sweep = continued(before, sweep, begun=begun, address=storage.address)
     write_sweep(storage, sweep)
 
     def draw(number: int, trials: Any) -> Mapping[str, Any]:

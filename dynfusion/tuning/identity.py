@@ -13,8 +13,11 @@ UNSEEN = ("cluster", "tracking", "evaluation", "data.uri", "data.cache_dir", "da
 """Parts of the run that decide no step. Which data these are, `data` says, wherever they lie."""
 
 
-def check_same(before: Sweep, now: Sweep, *, begun: int, address: str) -> None:
-    """Raises ValueError naming what differs, or when fewer samples are asked for than there are trials."""
+def continued(before: Sweep, now: Sweep, *, begun: int, address: str) -> Sweep:
+    """The sweep of a folder as a later command asks for it: the best are run with no fewer seeds than they were.
+
+    Raises ValueError naming what differs, or when fewer samples are asked for than there are trials.
+    """
     if before.data is None:
         before = replace(before, data=now.data)
     difference = _difference(_told(replace(before, run=completed(before.run))), _told(now), "")
@@ -25,6 +28,7 @@ def check_same(before: Sweep, now: Sweep, *, begun: int, address: str) -> None:
         )
     if now.samples < begun:
         raise ValueError(f"samples: found {now.samples}, allowed is {begun} or more, as many trials as {address} has")
+    return replace(now, rerun_seeds=max(before.rerun_seeds, now.rerun_seeds))
 
 
 def _told(sweep: Sweep) -> dict[str, Any]:

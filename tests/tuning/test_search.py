@@ -13,7 +13,7 @@ from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build
 from dynfusion.tuning.config import SweepSettings
 from dynfusion.tuning.grace import check_grace
-from dynfusion.tuning.identity import check_same
+from dynfusion.tuning.identity import continued
 from dynfusion.tuning.records import Distribution, Objective, Sweep, Trial
 from dynfusion.tuning.samples import random_sample, trial_id
 from dynfusion.tuning.space import read_space, sample
@@ -115,7 +115,7 @@ def test_trials_of_different_lengths_are_not_judged_against_each_other() -> None
 def test_the_folder_of_another_sweep_is_refused_by_what_differs(change: dict[str, Any], sentence: str) -> None:
     before = replace(sweep(), data="a")
     with pytest.raises(ValueError, match=sentence):
-        check_same(before, replace(before, **change), begun=40, address="runs/joint")
+        continued(before, replace(before, **change), begun=40, address="runs/joint")
 
 
 def test_where_and_how_far_a_sweep_goes_may_change() -> None:
@@ -123,8 +123,15 @@ def test_where_and_how_far_a_sweep_goes_may_change() -> None:
     now = replace(
         sweep(), run=elsewhere.model_dump(mode="json"), samples=80, top_k=5, rerun_seeds=9, versions={"a": "b"}
     )
-    check_same(sweep(), now, begun=40, address="runs/joint")
-    check_same(sweep(), replace(now, data="a"), begun=40, address="runs/joint")  # of a version that did not keep it
+    assert continued(sweep(), now, begun=40, address="runs/joint") == now
+    continued(sweep(), replace(now, data="a"), begun=40, address="runs/joint")  # of a version that did not keep it
+
+
+def test_the_best_are_run_with_no_fewer_seeds_than_they_were_before() -> None:
+    before = replace(sweep(), rerun_seeds=5)
+    for asked, kept in ((3, 5), (5, 5), (8, 8)):
+        now = replace(before, rerun_seeds=asked)
+        assert continued(before, now, begun=40, address="runs/joint").rerun_seeds == kept
 
 
 def test_a_sweep_of_an_earlier_version_that_knew_fewer_settings_is_the_same_sweep() -> None:
@@ -133,10 +140,10 @@ def test_a_sweep_of_an_earlier_version_that_knew_fewer_settings_is_the_same_swee
         change(tree)
         return replace(sweep(), run=tree)
 
-    check_same(recorded(lambda tree: tree["loss"].pop("visible_weight")), sweep(), begun=40, address="runs/joint")
+    continued(recorded(lambda tree: tree["loss"].pop("visible_weight")), sweep(), begun=40, address="runs/joint")
     gone = recorded(lambda tree: tree["loss"].update(sorcery=0.5))
     with pytest.raises(ValueError, match=r"loss\.sorcery was 0\.5 and is now None"):
-        check_same(gone, sweep(), begun=40, address="runs/joint")
+        continued(gone, sweep(), begun=40, address="runs/joint")
 
 
 def test_a_random_sample_follows_from_its_number_alone() -> None:
