@@ -59,11 +59,11 @@ class Halt:
     @contextmanager
     def ends_what_watches(self, board: Any) -> Iterator[None]:
         """Inside, the run that posts on this board can be ended. Raises HaltedError when it was."""
-        if self.pulled.is_set():
-            raise HaltedError
         self._board = board
-        board.release.remote(self._released)  # an attempt before this one may have been past it
         try:
+            if self.pulled.is_set():  # asked last: whoever pulls from here on sees the board
+                raise HaltedError
+            board.release.remote(self._released)  # an attempt before this one may have been past it
             yield
         except RayError as error:
             if self.pulled.is_set():

@@ -22,7 +22,7 @@ from dynfusion.edges.ray_tasks import result
 from dynfusion.edges.ray_train import check_plan, check_run, require_writable, worker_resources
 from dynfusion.edges.ray_trial import discard_checkpoints
 from dynfusion.edges.ray_tune import run_on_tune
-from dynfusion.edges.ray_validation import make_checks
+from dynfusion.edges.ray_validation import make_checks, read_tasks
 from dynfusion.edges.references import keep_reference, open_reference
 from dynfusion.edges.s3_storage import below, open_storage
 from dynfusion.edges.tune_schedulers import decisive, make_judge
@@ -81,6 +81,7 @@ def sweep_on_ray(search: Search, sources: Sources, watch: SweepWatch) -> str:
         retries = run.cluster.max_failures
         work.discard_checkpoints()
         run_on_tune(work, at_once=at_once, max_failures=retries, debug=watch.debug)
+        work.discard_checkpoints()  # those that a process did not come to before Ray Tune ended it
         require_ended({t.id: str(t.reason) for t in book.trials.values() if t.state in OPEN}, address)
         if search.settings.top_k:
             finals_on_ray(book.sweep, tuple(book.trials.values()), base, address, at_once, watch.say, debug=watch.debug)
@@ -164,6 +165,7 @@ def _sweep(search: Search, sources: Sources) -> Sweep:
         rerun_seeds=settings.rerun_seeds,
         versions=versions(),
         data=sources.fingerprint,
+        tasks={name: task.fingerprint() for name, task in read_tasks(run).items()},
     )
 
 

@@ -54,6 +54,10 @@ from dynfusion.training.sources import Sources
 from dynfusion.training.storage import Storage, exists
 
 
+class UnfinishedError(RuntimeError):
+    """Ray Train ended a run before its end, and said no reason; its last checkpoint stays."""
+
+
 def train_on_ray(settings: RunSettings, watch: Watch, halt: Halt | None = None) -> str:
     """Train to the end and return the run's folder, with the trained model in `model/`; needs a connected Ray.
 
@@ -179,7 +183,7 @@ def _finish(
 ) -> None:
     """Leave the run's model, from its last or its best checkpoint, and every record of it with who tracks the run.
 
-    Raises RuntimeError when the last whole checkpoint is not where the run ends, ValueError when the run is another
+    Raises UnfinishedError when the last whole checkpoint is not where the run ends, ValueError when the run is another
     driver's by now.
     """
     storage = open_storage(validator.folder)
@@ -199,7 +203,7 @@ def _finish(
             tracked.record(history[-1])
         why = patience(settings).ended_by(validated(history)) if step < checks.total_steps else "every epoch is done"
         if why is None:
-            raise RuntimeError(
+            raise UnfinishedError(
                 f"training ended at step {step} of {checks.total_steps}, the last whole checkpoint of "
                 f"{storage.address}; the same command continues from it"
             )

@@ -14,18 +14,19 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.tune import Trainable
 
 from dynfusion.edges.ray_board import Record, Watch
 from dynfusion.edges.ray_cluster import NoRoomError
 from dynfusion.edges.ray_halt import Halt, HaltedError
-from dynfusion.edges.ray_train import train_on_ray
-from dynfusion.edges.retry import FAILURES
+from dynfusion.edges.ray_train import UnfinishedError, train_on_ray
+from dynfusion.edges.ray_validation import Validator
+from dynfusion.edges.retry import FAILURES, one_line
 from dynfusion.edges.s3_storage import below, open_storage
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build
-from dynfusion.training.checkpoint import MODEL, checkpoint_names
+from dynfusion.training.checkpoint import MODEL, checkpoint_names, step_of
 from dynfusion.training.checks import VALIDATION
 from dynfusion.training.lease import HeldError
 from dynfusion.training.run_folder import TRAINING
@@ -78,7 +79,8 @@ class JobRun:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.settings = build(RunSettings, job.settings)
-        self.storage = open_storage(below(self.settings.cluster.storage, self.settings.cluster.name))
+        self.folder = below(self.settings.cluster.storage, self.settings.cluster.name)
+        self.storage = open_storage(self.folder)
         self.halt = Halt(job.held)
         self.told: queue.SimpleQueue[Report | Ended | BaseException] = queue.SimpleQueue()
         self.step, self.seconds = 0, 0.0
@@ -119,7 +121,7 @@ class JobRun:
             self.told.put(self._finished())
         except HaltedError:
             pass
-        except (NoRoomError, HeldError) as error:  # no fault of the settings: it may go better later
+        except (NoRoomError, HeldError, UnfinishedError) as error:  # no fault of the settings: it may go better later
             self.halt.pulled.wait(_HELD_SECONDS if isinstance(error, HeldError) else 0)
             self.told.put(Ended("postponed", str(error), self.seconds))
         except RayError as error:
@@ -133,10 +135,27 @@ class JobRun:
     def _finished(self) -> Ended:
         ended = json.loads(self.storage.read(f"{MODEL}/{TRAINING}"))["ended"]["step"]
         if self.step < ended:
-            where = f"the last one is of step {self.step}" if self.step else "there is none"
-            return Ended("failed", f"its check at step {ended} is missing, {where}", self.seconds)
+            lacking = f"its check at step {ended} is missing"
+            try:
+                self.told.put(self._report(ended, self._scored_again(ended)))
+            except (LookupError, ValueError, RayError) as error:
+                why = error.cause if isinstance(error, RayTaskError) else error
+                passes = isinstance(why, FAILURES) and not isinstance(why, GetTimeoutError)
+                return Ended("postponed" if passes else "failed", f"{lacking}: {one_line(why)}", self.seconds)
         discard_checkpoints(self.storage)
         return Ended("finished", None, self.seconds)
+
+    def _scored_again(self, step: int) -> dict[str, float]:
+        """The last check of a run whose model is there; whoever should have scored it was lost, or the store was away.
+
+        Raises LookupError when the checkpoint is gone, else as `Validator.score`.
+        """
+        names = [name for name in checkpoint_names(self.storage) if step_of(name) == step]
+        if not names:
+            raise LookupError(f"the last one is of step {self.step}" if self.step else "there is none")
+        validator = Validator(self.settings.model_dump(mode="json"), self.folder, None)
+        limit = self.settings.validation.timeout_seconds
+        return validator.score(names[-1], lambda text: None, limit=limit)
 
     def _record(self, made: Record) -> None:
         self.seconds += made["step_seconds"] * (made["step"] - self._record_before(made["step"]))

@@ -83,6 +83,11 @@ def check_task(task: TaskData, manifest: Manifest) -> None:
                 f"validation.tasks.{task.name}: found {labelled.sum()} labelled {part} rows, needed are {least} or "
                 "more; `dynfusion pack --split-column` names the column that says train, valid or test"
             )
+        if not any(len(np.unique(column[~np.isnan(column)])) > 1 for column in task.labels[labelled].T):
+            raise ValueError(
+                f"validation.tasks.{task.name}: found one class among its {labelled.sum()} labelled {part} rows, "
+                "needed are two in at least one label column"
+            )
 
 
 def validate(

@@ -198,12 +198,19 @@ class Book:
         return stops and point.samples_seen < self.trials[name].total_samples
 
     def _judge_again(self) -> None:
-        """Every report in its order, so that the scheduler stands where it stood; what it had decided last is done."""
+        """Every report in its order, so that the scheduler stands where it stood; what it had decided last is done.
+
+        A trial whose last report was written down, and what follows from it not any more, stands where that says.
+        """
         told = [(point, name) for name, points in self.curves.items() if name in self.trials for point in points]
         for point, name in sorted(told, key=lambda pair: pair[0].order):
-            if self._judged(name, point) and self.trials[name].state in OPEN:
-                self.trials[name] = replace(self.trials[name], **_standing(point), **self._stopped(point))
-                write_trial(self.storage, self.trials[name])
+            stops = self._judged(name, point)
+            if self.trials[name].state in OPEN:
+                self.trials[name] = replace(
+                    self.trials[name], **_standing(point), **self._stopped(point) if stops else {}
+                )
+                if stops:
+                    write_trial(self.storage, self.trials[name])
 
     def _stopped(self, point: Point) -> dict[str, Any]:
         reason = f"{self.sweep.scheduler}: not among the best after {point.samples_seen:,} molecules"

@@ -9,8 +9,11 @@ from dynfusion.tuning.records import Sweep
 
 FREE = ("samples", "top_k", "rerun_seeds", "overrides", "versions", "objective")
 """What a later command may have otherwise: how far it goes, and how that is said."""
-UNSEEN = ("cluster", "tracking", "evaluation", "data.uri", "data.cache_dir", "data.cache_bytes", "data.feed")
-"""Parts of the run that decide no step. Which data these are, `data` says, wherever they lie."""
+UNSEEN = (
+    *("cluster", "tracking", "evaluation", "data.uri", "data.cache_dir", "data.cache_bytes", "data.feed"),
+    *("validation.tasks", "validation.timeout_seconds"),
+)
+"""Parts of the run that decide no step. Which data these are, `data` and `tasks` say, wherever they lie."""
 
 
 def continued(before: Sweep, now: Sweep, *, begun: int, address: str) -> Sweep:
@@ -18,8 +21,7 @@ def continued(before: Sweep, now: Sweep, *, begun: int, address: str) -> Sweep:
 
     Raises ValueError naming what differs, or when fewer samples are asked for than there are trials.
     """
-    if before.data is None:
-        before = replace(before, data=now.data)
+    before = replace(before, data=before.data or now.data, tasks=now.tasks if before.tasks is None else before.tasks)
     difference = _difference(_told(replace(before, run=completed(before.run))), _told(now), "")
     if difference:
         raise ValueError(

@@ -90,6 +90,8 @@ class Sweep:
     versions: dict[str, str]
     data: str | None = None
     """Fingerprint of the training data; None in sweeps of earlier versions."""
+    tasks: dict[str, str] | None = None
+    """Fingerprints of the labelled sets of the objective by name; None in sweeps of earlier versions."""
 
 
 @dataclass(frozen=True)

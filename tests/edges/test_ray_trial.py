@@ -13,6 +13,7 @@ from dynfusion.edges import ray_trial
 from dynfusion.edges.ray_board import Watch
 from dynfusion.edges.ray_cluster import NoRoomError
 from dynfusion.edges.ray_halt import Halt, HaltedError
+from dynfusion.edges.ray_train import UnfinishedError
 from dynfusion.edges.ray_trial import JOB, TOLD, JobRun, TrialProcess
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build
@@ -97,7 +98,7 @@ def test_a_run_whose_last_check_is_missing_is_no_finished_trial(
 
     trains(train)
     run = JobRun(job(tmp_path, "0000"))
-    assert all_told(run)[-1] == Ended("failed", "its check at step 8 is missing, the last one is of step 4", 0.0)
+    assert all_told(run)[-1] == Ended("failed", "its check at step 8 is missing: the last one is of step 4", 0.0)
 
 
 def test_what_a_killed_attempt_had_scored_is_told_before_training_goes_on(
@@ -140,6 +141,7 @@ def test_whoever_asks_again_lets_the_run_go_on_from_what_it_was_told_last(
         (ValueError("train.learning_rate: not finite at step 3"), None, "failed"),
         (RuntimeError("training failed on worker 0"), None, "failed"),
         (NoRoomError("no room for 1 worker"), None, "postponed"),
+        (UnfinishedError("training ended at step 4 of 8"), None, "postponed"),
         (ValueError("s3://bucket: tried for 300 s"), ConnectionError("reset"), "postponed"),
     ],
 )

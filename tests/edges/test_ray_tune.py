@@ -264,6 +264,46 @@ def numbers(checkpoint: Path) -> tuple[int, int]:
 
 
 @pytest.mark.slow
+def test_an_asha_sweep_killed_at_a_check_that_may_end_a_trial_and_among_its_fresh_seeds_goes_on(
+    uri: str, tmp_path: Path, cluster: TwoNodes
+) -> None:
+    options = ("--scheduler", "asha", "--samples", "6", "--reduction", "2", "--top-k", "1", "--seeds", "2")
+    order = command(tmp_path, uri, GOOD, *options)
+    kill_driver_at(order, cluster, "trial 0000  ", "%")  # it waits for a verdict
+    kept = kept_of_running(tmp_path)
+    kill_driver_at(order, cluster, "run ", "")
+    undisturbed = read_finals(LocalStorage(tmp_path / "runs" / "sweep"))
+    done(order, cluster)
+    found = trials(tmp_path)
+    assert [trial.id for trial in found] == [f"{n:04d}" for n in range(6)]
+    assert {trial.state for trial in found} == {"finished", "stopped"}
+    for trial in found:
+        assert (trial.samples_seen == trial.total_samples) == (trial.state == "finished")
+        assert not list((tmp_path / "runs" / "sweep" / trial.run).glob("checkpoint-*"))
+    for name, (step, attempt) in kept.items():
+        assert all(later > step for later in steps_after(tmp_path / "runs" / "sweep" / "runs" / name, attempt=attempt))
+    finals = read_finals(LocalStorage(tmp_path / "runs" / "sweep"))
+    assert finals is not None
+    assert finals.complete
+    assert [[run.seed for run in entry.seeds] for entry in finals.entries] == [[1001, 1002], [1001, 1002]]
+    assert undisturbed is not None
+    assert {run for entry in undisturbed.entries for run in entry.seeds} <= {
+        run for entry in finals.entries for run in entry.seeds
+    }
+    assert left_on(cluster) == (Counter(), Counter())
+
+
+def kill_driver_at(order: list[str], cluster: TwoNodes, beginning: str, part: str) -> None:
+    """Kill the command at the first line that begins so and has this part."""
+    with subprocess.Popen(order, stdout=subprocess.PIPE, text=True, env=cluster.environment) as driver:
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if line.startswith(beginning) and part in line:
+                driver.kill()
+    assert driver.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
 def test_a_finished_sweep_is_extended_and_another_one_is_refused(uri: str, tmp_path: Path, cluster: TwoNodes) -> None:
     done(command(tmp_path, uri, GOOD, "--samples", "1", "--top-k", "0"), cluster)
     [first] = trials(tmp_path)

@@ -18,10 +18,11 @@ import pytest
 import ray
 import ray.train
 
-from dynfusion.edges import ray_validation
+from dynfusion.edges import ray_trial, ray_validation
 from dynfusion.edges.ray_board import Watch
 from dynfusion.edges.ray_halt import Halt, HaltedError
 from dynfusion.edges.ray_train import _best, train_on_ray
+from dynfusion.edges.ray_trial import JobRun
 from dynfusion.edges.ray_validation import Validator, known_score, validation_config, wait_for_score
 from dynfusion.edges.s3_storage import open_storage
 from dynfusion.evaluation.validation import validate, validation_line
@@ -35,6 +36,7 @@ from dynfusion.training.checkpoint import checkpoint_name, read_history
 from dynfusion.training.checks import validated
 from dynfusion.training.run_folder import Ending
 from dynfusion.training.storage import LocalStorage, exists
+from dynfusion.tuning.messages import Ended, Job, Report
 from tests.datasets import packed, write_folders
 from tests.edges.test_ray_train import settings, silent, training_worker, weights
 from tests.training.cases import TRAIN, run, untimed
@@ -318,6 +320,37 @@ def test_what_scores_a_checkpoint_ends_with_the_task_that_ray_train_gives_up(dat
     until(lambda: exists(storage, "hangs"))
     ray.cancel(task, force=True)  # as its ValidationManager does
     until(lambda: not psutil.pid_exists(int(storage.read("hangs"))))
+
+
+class Away(Validator):
+    """The store does not answer whoever works a score out."""
+
+    def work_out(self, name: str) -> dict[str, float]:
+        raise ConnectionError("the store does not answer")
+
+
+def test_a_trial_whose_last_score_was_lost_gets_it_from_its_checkpoint_or_is_tried_again(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, history = run(dataset, tmp_path / "run", settings=TRAIN.model_copy(update={"checkpoint_every_steps": 6}))
+    last = history[-1]["step"]
+    (tmp_path / "run" / "model").mkdir(exist_ok=True)
+    (tmp_path / "run" / "model" / "training.json").write_text(json.dumps({"ended": {"step": last}}))
+    monkeypatch.setattr(ray_trial, "train_on_ray", lambda *_: None)
+    trial = Job("run", settings(dataset, tmp_path).model_dump(mode="json"), str(tmp_path / "sweep"))
+
+    monkeypatch.setattr(ray_trial, "Validator", Away)
+    told = JobRun(trial).next()
+    assert isinstance(told, Ended)
+    assert told.state == "postponed"
+    assert told.reason == f"its check at step {last} is missing: the store does not answer"
+    monkeypatch.setattr(ray_trial, "Validator", Validator)
+    attempt = JobRun(trial)
+    found = attempt.next()
+    assert isinstance(found, Report)
+    assert (found.step, sorted(found.metrics)) == (last, ["reconstruction", "retrieval", "score"])
+    assert attempt.next() == Ended("finished", None, 0.0)
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
 @pytest.mark.slow

@@ -272,6 +272,10 @@ def test_a_task_that_cannot_be_validated_on_is_refused(dataset: Dataset, task: T
         check_task(narrow, dataset.manifest)
     with pytest.raises(ValueError, match="labels are real numbers"):
         check_task(replace(task, kind="regression"), dataset.manifest)
+    for part in ("train", "valid"):
+        same = np.where((task.split == part)[:, None] & ~np.isnan(task.labels), 1.0, task.labels)
+        with pytest.raises(ValueError, match=rf"found one class among its \d+ labelled {part} rows, needed are two"):
+            check_task(replace(task, labels=same), dataset.manifest)
 
 
 def test_a_check_is_one_line() -> None:

@@ -1,6 +1,7 @@
 """The records of a sweep under way: what a killed command leaves is what the next one goes on from."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,44 @@ def test_a_sweep_that_is_killed_and_continued_decides_as_one_that_was_not(schedu
         {name: [(p.step, p.objectives, p.order) for p in points] for name, points in one.items()} for one in curves
     ]
     assert plain[0] == plain[1]
+
+
+class Torn(LocalStorage):
+    """A folder that its writer is killed at: so many writes are made, and no more."""
+
+    def __init__(self, folder: Path, writes: int) -> None:
+        super().__init__(folder)
+        self.writes = writes
+
+    def write(self, name: str, content: bytes) -> None:
+        if self.writes == 0:
+            raise KeyboardInterrupt
+        self.writes -= 1
+        super().write(name, content)
+
+
+@pytest.mark.parametrize("writes", range(8))
+def test_a_command_that_is_killed_between_any_two_writes_leaves_the_scores_of_one_that_was_not(
+    writes: int, tmp_path: Path
+) -> None:
+    plan = sweep(samples=1)
+    write_sweep(LocalStorage(tmp_path), plan)
+
+    def driven(storage: LocalStorage) -> None:
+        """Checks of .9 and then .1, told from the first again by every attempt."""
+        rules = Rules(lambda number, trials: random_sample(SPACE, 3, number), Never(), lambda settings: TOTAL)
+        book = Book(storage, plan, rules)
+        while (trial := book.next()) is not None:
+            book.begun(trial.id)
+            for check, value in ((8, 0.9), (16, 0.1)):
+                book.reported(trial.id, report(check, value))
+            book.ended(trial.id, Ended("finished", None, 1.0))
+
+    with suppress(KeyboardInterrupt):
+        driven(Torn(tmp_path, writes))
+    driven(LocalStorage(tmp_path))
+    (trial,) = read_trials(LocalStorage(tmp_path))
+    assert (trial.state, trial.objectives, trial.step) == ("finished", {"score": 0.1}, 16)
 
 
 def test_a_decision_that_was_not_written_down_is_made_again(tmp_path: Path) -> None:

@@ -109,17 +109,24 @@ def test_trials_of_different_lengths_are_not_judged_against_each_other() -> None
         ),
         ({"run": run(train={"epochs": 3}).model_dump(mode="json")}, r"train\.epochs was 10 and is now 3"),
         ({"data": "b"}, "data was 'a' and is now 'b'"),
+        ({"tasks": {"bace": "2"}}, r"tasks\.bace was '1' and is now '2'"),
         ({"samples": 39}, "samples: found 39, allowed is 40 or more"),
     ],
 )
 def test_the_folder_of_another_sweep_is_refused_by_what_differs(change: dict[str, Any], sentence: str) -> None:
-    before = replace(sweep(), data="a")
+    before = replace(sweep(), data="a", tasks={"bace": "1"})
     with pytest.raises(ValueError, match=sentence):
         continued(before, replace(before, **change), begun=40, address="runs/joint")
 
 
 def test_where_and_how_far_a_sweep_goes_may_change() -> None:
-    elsewhere = run(cluster={"workers": 1, "storage": "other"}, tracking={"wandb": "x"}, data={"cache_dir": "/c"})
+    validation = {"tasks": {"bace": "other/bace"}, "timeout_seconds": 9000.0}
+    elsewhere = run(
+        cluster={"workers": 1, "storage": "other"},
+        tracking={"wandb": "x"},
+        data={"cache_dir": "/c"},
+        validation=validation,
+    )
     now = replace(
         sweep(), run=elsewhere.model_dump(mode="json"), samples=80, top_k=5, rerun_seeds=9, versions={"a": "b"}
     )

@@ -31,8 +31,8 @@ from dynfusion.tuning.records import (
 )
 from dynfusion.tuning.report.assembly import build_report, front
 from dynfusion.tuning.report.contents import Contents, read_contents
-from dynfusion.tuning.report.encoding import encode, position, value_at
-from dynfusion.tuning.report.importance import comparable, importance_record
+from dynfusion.tuning.report.encoding import Encoded, encode, position, value_at
+from dynfusion.tuning.report.importance import _shuffled, comparable, importance_record
 from dynfusion.tuning.report.page import content, terminal_table
 from dynfusion.tuning.report.seeds import difference, estimate, final_records, test_records, winner
 from dynfusion.tuning.report.wording import final_of, luck, summary
@@ -176,6 +176,27 @@ def test_trials_are_compared_at_the_molecules_that_all_have_seen(tmp_path):
     for trial, score in zip(trials, scores, strict=True):
         point = next(point for point in contents.curves[trial.id] if point.samples_seen == budget)
         assert score == point.objectives["score"]
+
+
+def test_trials_of_different_length_are_compared_at_their_ends_where_none_was_stopped(tmp_path):
+    contents = contents_of(tmp_path, scheduler="fifo", finals=False)
+    short = next(trial.id for trial in contents.trials if trial.state == "finished")
+    curves = {**contents.curves, short: contents.curves[short][:2]}
+    trials, scores, budget = comparable(replace(contents, curves=curves))
+    assert budget is None
+    assert scores == [curves[trial.id][-1].objectives["score"] for trial in trials]
+    assert {trial.id for trial in trials} == {t.id for t in contents.trials if t.state == "finished"}
+
+
+def test_a_setting_that_is_seldom_in_force_explains_only_what_it_decides_of_all_trials():
+    draws = np.random.default_rng(0)
+    chance = draws.random((600, 2))
+    in_force = np.stack([np.ones(600, dtype=bool), chance[:, 0] < 0.2], axis=1)
+    positions = np.where(in_force, chance, draws.random((600, 2)))
+    score = 0.5 * chance[:, 0] + in_force[:, 1] * chance[:, 1]
+    losses, _ = _shuffled(Encoded(("parent", "child"), positions, in_force), score, seed=0)
+    true = 0.2 * (1 / 12) / score.var()
+    assert np.nanmean(losses[:, 1]) / 2 == pytest.approx(true, rel=0.3)
 
 
 def test_positions_and_values_are_each_others_inverse(tmp_path):

@@ -1,10 +1,10 @@
 """How much each setting decides the score: what a forest's prediction loses when that setting is shuffled.
 
-Trials that a scheduler stopped have seen less than others, so all are compared at one number of molecules seen, the
-most that every one of them has reached. A forest learns the score from the settings of some trials and predicts it for
-the others; shuffling one setting among these raises its squared error, and half of that, as a share of the score's
-variance, is the setting's importance: what it explains alone or together with others (a total Sobol index). A setting
-that is in force only under a condition is shuffled among trials that fulfil it.
+Where a scheduler stopped trials, which have seen less than others then, all are compared at one number of molecules
+seen, the most that every one of them has reached; else each at its end. A forest learns the score from the settings of
+some trials and predicts it for the others; shuffling one setting among these raises its squared error, and half of
+that, as a share of the score's variance, is the setting's importance: what it explains alone or together with others (a
+total Sobol index). A setting that is in force only under a condition is shuffled among trials that fulfil it.
 
 Source: permutation importance, Breiman (2001), Random Forests, section 10, on held-out folds; the half, Gregorutti,
 Michel and Saint-Pierre (2017), Correlation and variable importance in random forests, proposition 1; the interval over
@@ -34,15 +34,16 @@ SLICES = 3
 """Settings whose response is shown, from the most important on."""
 
 
-def comparable(contents: Contents) -> tuple[list[Trial], list[float], int]:
+def comparable(contents: Contents) -> tuple[list[Trial], list[float], int | None]:
     """Trials that can be held against one another, their first objective, and at how many molecules seen.
 
-    Finished and stopped trials decide that number; running ones take part if they have come so far.
+    Where none was stopped: the finished ones, each at its end, and no number. Else finished and stopped trials decide
+    the number; running ones take part if they have come so far.
     """
     name = contents.sweep.objectives[0].name
     ended = [t for t in contents.trials if t.state in ("finished", "stopped") and contents.curves.get(t.id)]
-    if not ended:
-        return [], [], 0
+    if all(trial.state == "finished" for trial in ended):
+        return ended, [contents.curves[trial.id][-1].objectives[name] for trial in ended], None
     budget = min(contents.curves[trial.id][-1].samples_seen for trial in ended)
     trials, scores = [], []
     for trial in contents.trials:
@@ -137,7 +138,7 @@ def _losses_of_fold(
     *,
     seed: int,
 ) -> Float[np.ndarray, " settings"]:
-    """Rise of the squared error; settings that are in force in the same trials are shuffled in one pass."""
+    """Rise of the squared error over all held trials; settings in force in the same ones are shuffled in one pass."""
     found = np.full(len(encoded.names), np.nan)
     patterns: dict[bytes, list[int]] = {}
     for column in range(len(encoded.names)):
@@ -161,7 +162,7 @@ def _losses_of_fold(
             scoring=minus_error,
             n_repeats=SHUFFLES,
             random_state=np.random.RandomState(seed),
-        ).importances_mean
+        ).importances_mean * (len(rows) / len(held))
     return found
 
 

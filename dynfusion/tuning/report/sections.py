@@ -29,6 +29,7 @@ from dynfusion.tuning.report.wording import (
     GLOSSARY,
     Record,
     Report,
+    compared,
     luck,
     objective_names,
     settings_text,
@@ -158,7 +159,7 @@ def matters(report: Report, space: dict[str, Distribution]) -> list[Section]:
     """Importance of every setting, response to the first ones, to the first two together."""
     found = report["importance"]
     objective = objective_names(report)[0]
-    at = f"{found['trials']} trials at {found['samples']:,} molecules seen, as far as all of them came"
+    at = compared(report)
     if not found["settings"]:
         text = f"Not enough to say which settings matter: it takes 10 trials whose scores differ, found {at}."
         return [Section("importance", "What matters", (Text(text),), "What matters")]

@@ -206,9 +206,20 @@ def _matters(report: Report) -> list[str]:
     tied = [r["name"] for r in sure[1:] if r["high"] >= sure[0]["low"]]
     doubt = f" ({listed(tied)} may matter as much)" if tied else ""
     rest = len(found["settings"]) - len(sure)
-    seen = f"by {found['trials']} trials at {found['samples']:,} molecules"
-    others = f" No effect of {rest} of {len(found['settings'])} settings could be shown {seen}." if rest else ""
+    others = (
+        f" No effect of {rest} of {len(found['settings'])} settings could be shown by {compared(report)}."
+        if rest
+        else ""
+    )
     return [f"{sure[0]['name']} matters most{doubt}.{others}"]
+
+
+def compared(report: Report) -> str:
+    """How many trials the importance of settings is from, and where in their course they are compared."""
+    found = report["importance"]
+    if found["samples"] is None:
+        return f"{found['trials']} trials, each at its end"
+    return f"{found['trials']} trials at {found['samples']:,} molecules seen, as far as all of them came"
 
 
 def _spent(report: Report) -> list[str]:
