@@ -30,7 +30,7 @@ from dynfusion.edges.probe_process import serve
 _DRIVER_SECONDS = 10.0
 _CONNECT_SECONDS = 3.0
 _CONNECTIONS = 32
-_RAY_SHARE, _RAY_MOST_BYTES = 0.3, 200 * 10**9
+_RAY_SHARE, _RAY_MOST_BYTES, _RAY_LEAST_MOST_BYTES = 0.3, 200 * 10**9, 10**10
 _RAY_FILES = 65536
 _PORTS = {6379: "GCS", 8265: "dashboard"}
 
@@ -119,8 +119,14 @@ def memory() -> dict[str, int | None]:
         text = Path(limit).read_text().strip() if Path(limit).is_file() else ""
         total = min(total, int(text)) if text.isdigit() else total
     shm = shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else None
-    store = min(int(_RAY_SHARE * total), _RAY_MOST_BYTES)
+    store = object_store_bytes(total, shm)
     return {"memory_bytes": total, "object_store_bytes": store, "shm_bytes": shm}
+
+
+def object_store_bytes(memory_bytes: int, shm_bytes: int | None) -> int:
+    """What Ray's object store takes of a Linux machine when nobody says how much (`resolve_object_store_memory`)."""
+    most = _RAY_MOST_BYTES if shm_bytes is None else min(_RAY_MOST_BYTES, max(_RAY_LEAST_MOST_BYTES, shm_bytes * 0.95))
+    return int(min(_RAY_SHARE * memory_bytes, most))
 
 
 def files_limit() -> int:

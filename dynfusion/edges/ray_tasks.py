@@ -19,7 +19,7 @@ def map_on_ray(
 ) -> None:
     """Calls `function(*job)` as one-CPU tasks; `finished(number of the job, result)` runs here as each completes.
 
-    As many run at once as the cluster has CPUs, or `at_most`.
+    As many run at once as the cluster has CPUs, those that join meanwhile too, or `at_most`.
 
     An argument that several jobs share (the same object) is put into the object store once. A ValueError of the
     function is raised as it is; whatever is still running is cancelled then.
@@ -28,10 +28,10 @@ def map_on_ray(
     uses = Counter(id(argument) for job in jobs for argument in job)
     shared = {id(part): ray.put(part) for part in _distinct(jobs) if uses[id(part)] > 1}
     running: dict[ray.ObjectRef, int] = {}
-    limit = at_most or max(1, int(ray.cluster_resources().get("CPU", 1))) * IN_FLIGHT_PER_CPU
     waiting = iter(enumerate(jobs))
     try:
         while True:
+            limit = at_most or max(1, int(ray.cluster_resources().get("CPU", 1))) * IN_FLIGHT_PER_CPU
             for number, job in waiting:
                 running[remote.remote(*(shared.get(id(part), part) for part in job))] = number
                 if len(running) >= limit:

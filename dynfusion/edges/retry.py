@@ -27,6 +27,8 @@ _DENIED = re.compile(
     r"INVALID_CLIENT_TOKEN_ID|SignatureDoesNotMatch|SIGNATURE_DOES_NOT_MATCH|TokenRefreshRequired|"
     r"security token|HTTP status 40[013]"
 )
+_ELSEWHERE = re.compile(r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocation|HTTP status 301")
+"""A bucket of another region; a request without a body, as for a file's size, is answered with 400 alone."""
 
 
 _NO_CONNECTION = re.compile(
@@ -80,7 +82,7 @@ def retrying(
             if _is_denied(error):
                 denials += 1
                 if over or denials > _NEW_CREDENTIALS:
-                    raise ValueError(f"{what}: access is denied, {one_line(error)}; check the credentials") from error
+                    raise ValueError(f"{what}: {_refusal(error)}") from error
                 renew()
             elif over and nobody is not None:
                 raise ValueError(f"{what}: {nobody}, {one_line(error)}") from error
@@ -123,7 +125,16 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_denied(error: BaseException) -> bool:
-    return isinstance(error, (PermissionError, NoCredentialsError)) or bool(_DENIED.search(str(error)))
+    refused = _DENIED.search(str(error)) or _ELSEWHERE.search(str(error))
+    return isinstance(error, (PermissionError, NoCredentialsError)) or bool(refused)
+
+
+def _refusal(error: BaseException) -> str:
+    if _ELSEWHERE.search(str(error)):
+        return f"the bucket is in another region, {one_line(error)}; name it with AWS_REGION or ?region="
+    nameless = re.search("HTTP status 400|Bad Request", str(error)) and not re.search("Token|KeyId", str(error))
+    either = ", and that AWS_REGION is the bucket's" if nameless else ""
+    return f"access is denied, {one_line(error)}; check the credentials{either}"
 
 
 def one_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """`s3://bucket/folder?endpoint_override=http://host:9000&region=...&profile=...`, and never a key in it.
 
-What the address leaves out comes from where every S3 program looks: AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, the
-profile's file, the machine's role.
+What the address leaves out comes from where every S3 program looks: AWS_ENDPOINT_URL_S3, AWS_REGION (or
+AWS_DEFAULT_REGION), AWS_PROFILE, the profile's file, the machine's role.
 """
 
 from dataclasses import dataclass, replace

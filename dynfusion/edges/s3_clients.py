@@ -4,6 +4,7 @@ Credentials, endpoint and region are resolved by botocore alone, for both.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import RLock
@@ -96,7 +97,8 @@ def _find_access(reach: Reach) -> Access:
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.INFO)
     session = botocore.session.Session(profile=reach.profile)
-    client = session.create_client("s3", region_name=reach.region, endpoint_url=reach.endpoint)
+    region = reach.region or os.environ.get("AWS_REGION") or None  # which every SDK knows but botocore
+    client = session.create_client("s3", region_name=region, endpoint_url=reach.endpoint)
     found = session.get_credentials()
     keys = None
     if found is not None:
@@ -104,8 +106,8 @@ def _find_access(reach: Reach) -> Access:
         keys = {"access_key": frozen.access_key, "secret_key": frozen.secret_key}
         if frozen.token:
             keys["session_token"] = frozen.token
-    region = client.meta.region_name
-    return Access(client.meta.endpoint_url, "us-east-1" if region == "aws-global" else region, keys)
+    found_region = client.meta.region_name
+    return Access(client.meta.endpoint_url, "us-east-1" if found_region == "aws-global" else found_region, keys)
 
 
 def _make_pyarrow(access: Access, stall_seconds: float) -> S3FileSystem:

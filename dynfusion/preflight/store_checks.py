@@ -51,10 +51,12 @@ def _storage_cure(uri: str, wrong: dict[str, str]) -> str:
     bucket = uri.removeprefix("s3://").partition("/")[0].partition("?")[0]
     if "no bucket" in said:
         return f"make it (`aws s3 mb s3://{bucket}`), or correct its name, region or endpoint (AWS_ENDPOINT_URL_S3)"
+    if "another region" in said:
+        return f"set AWS_REGION to that of the bucket (`aws s3api get-bucket-location --bucket {bucket}`)"
     if is_nobody(said):
         return (
             "give valid keys: AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine's role; "
-            "they belong to this store and are not expired"
+            "they belong to this store and are not expired, and AWS_REGION is the bucket's"
         )
     if "denied" in said or "Forbidden" in said:
         needed = ", ".join(PERMISSIONS[step] for step in wrong)

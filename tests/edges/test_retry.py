@@ -59,6 +59,26 @@ def test_denied_access_gets_new_keys_twice_and_no_more(pauses: list[float]) -> N
     assert call.calls == 3
 
 
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (
+            "AWS Error UNKNOWN (HTTP status 301) during HeadObject",
+            "the bucket is in another region, .*; name it with AWS_",
+        ),
+        (
+            "AWS Error UNKNOWN (HTTP status 400) during HeadObject",
+            "check the credentials, and that AWS_REGION is the bu",
+        ),
+    ],
+)
+def test_a_bucket_of_another_region_is_told(pauses: list[float], said: str, sentence: str) -> None:
+    call = Failing(*[OSError(said)] * 9)
+    with pytest.raises(ValueError, match=f"^s3://b/k: .*{sentence}"):
+        retrying(call, "s3://b/k", renew=call.renew, deadline_seconds=300.0)
+    assert call.calls == 3
+
+
 def test_a_missing_file_is_not_tried_again(pauses: list[float]) -> None:
     call = Failing(FileNotFoundError("nothing there"))
     with pytest.raises(FileNotFoundError):

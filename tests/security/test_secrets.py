@@ -121,7 +121,18 @@ def test_a_job_takes_no_secret_in_its_environment_nor_in_its_package(keys: str, 
         check_open({name: CANARIES[name]}, [])
     assert not leaks(str(caught.value).encode())
     folder = tmp_path / "work"
-    for file in (".env", ".aws/credentials", ".ray/auth_token", "auth_token", "deep/.env.local", "deep/credentials"):
+    for file in (
+        ".env",
+        "keys.env",
+        ".envrc",
+        "token",
+        ".git-credentials",
+        ".aws/credentials",
+        ".ray/auth_token",
+        "auth_token",
+        "deep/.env.local",
+        "deep/credentials",
+    ):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(f"{name}={CANARIES[name]}\n")
     (folder / "run.toml").write_text('data.uri = "s3://bucket/set"\n')
