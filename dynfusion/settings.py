@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dynfusion.printable import quoted, short
+
 
 class Settings(BaseModel):
     """Base of every settings model: frozen, unknown names refused, defaults validated too."""
@@ -24,7 +26,6 @@ class Settings(BaseModel):
 
 
 Tree = TypeVar("Tree", bound=Settings)
-_LONGEST = 300
 """Characters of what a file says that a sentence repeats."""
 
 
@@ -183,7 +184,7 @@ def _line(name: str, value: Any) -> str:
 def _sentence(kind: type[Settings], error: ValidationError) -> str:
     found = error.errors(include_url=False)
     first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-    name = _quoted(".".join(str(part) for part in first["loc"]))
+    name = quoted(".".join(str(part) for part in first["loc"]))
     if first["type"] == "extra_forbidden":
         return f"setting {name}: unknown name, {nearest(name, list(_names(kind)))}"
     if first["type"] == "missing":
@@ -206,17 +207,6 @@ def _needed(kind: type[Settings], place: tuple[int | str, ...]) -> str:
     if not (isinstance(inner, type) and issubclass(inner, Settings)):
         return ""
     return next((f".{name}" for name, field in inner.model_fields.items() if field.is_required()), "")
-
-
-def _quoted(name: str) -> str:
-    """A name from a file as a sentence may hold it: of one line, and not without end."""
-    return (name if name.isprintable() else ascii(name)[1:-1])[:_LONGEST]
-
-
-def short(value: object) -> str:
-    """What a file says as a sentence may hold it: not without end."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _names(kind: type[BaseModel], prefix: str = "") -> Iterable[str]:

@@ -12,15 +12,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dynfusion"
 
 BELOW = {
-    "settings": set(),
-    "store": {"settings"},
-    "fusion": {"settings"},
-    "page": {"settings"},
+    "printable": set(),
+    "settings": {"printable"},
+    "store": {"settings", "printable"},
+    "fusion": {"settings", "printable"},
+    "page": {"settings", "printable"},
     "preflight": set(),
-    "encoders": {"store", "fusion", "settings"},
-    "training": {"store", "fusion", "settings"},
-    "evaluation": {"page", "store", "fusion", "settings"},
-    "run_settings": {"training", "evaluation", "encoders", "page", "store", "fusion", "settings"},
+    "encoders": {"store", "fusion", "settings", "printable"},
+    "training": {"store", "fusion", "settings", "printable"},
+    "evaluation": {"page", "store", "fusion", "settings", "printable"},
+    "run_settings": {"training", "evaluation", "encoders", "page", "store", "fusion", "settings", "printable"},
 }
 BELOW["tuning"] = {*BELOW["run_settings"], "run_settings"}
 BELOW["edges"] = {*BELOW["tuning"], "tuning", "preflight"}

@@ -10,8 +10,8 @@ from typing import Any
 
 import ray
 
+from dynfusion.printable import printable
 from dynfusion.settings import parse_json
-from dynfusion.store.printable import printable
 from dynfusion.training.checkpoint import REGISTERED, checkpoint_names, note_attempts, torn
 from dynfusion.training.storage import Storage
 

@@ -27,13 +27,11 @@ from dynfusion.evaluation.representations.imputers import (
 from dynfusion.evaluation.representations.pool import read_pool
 from dynfusion.evaluation.settings import ImputerSettings
 from dynfusion.evaluation.threads import one_thread
+from dynfusion.printable import quoted
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.manifest import Manifest
-from dynfusion.store.printable import printable
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-LONGEST_NAME = 300
-"""Characters of a name in a file that a sentence repeats."""
 Count = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -117,7 +115,7 @@ def read(content: bytes, where: str, *, manifest: Manifest, rows: int) -> Refere
         found = TypeAdapter(Reference).validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = printable(".".join(str(part) for part in first["loc"])[:LONGEST_NAME]) or "its content"
+        place = quoted(".".join(str(part) for part in first["loc"])) or "its content"
         raise ValueError(
             f"validation.reference {where}: not a reference of this version, {place}: {first['msg']}"
         ) from None

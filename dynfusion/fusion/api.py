@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dynfusion.fusion.gating import Gates
 from dynfusion.fusion.model import FusionNetwork, ModelSettings
+from dynfusion.printable import quoted
 from dynfusion.settings import build, parse_json
 
 FORMAT = "dynfusion-model-1"
@@ -232,7 +233,9 @@ def load_network(folder: Path) -> FusionNetwork:
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         shapes = [_shape(shapes.get(wrong[0])) for shapes in (found, expected)]
-        raise ValueError(f"model {path}: does not fit {CONFIG}, {wrong[0]} is {shapes[0]}, needed is {shapes[1]}")
+        raise ValueError(
+            f"model {path}: does not fit {CONFIG}, {quoted(wrong[0])} is {shapes[0]}, needed is {shapes[1]}"
+        )
     network = FusionNetwork(widths, settings)
     network.load_state_dict(tensors)
     return network

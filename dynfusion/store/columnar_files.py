@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynfusion.printable import printable
 from dynfusion.store.files import Files
-from dynfusion.store.printable import printable
 from dynfusion.store.source import TEXTS, Chunk, OpenedFile, Piece, binary_width, blank_to_null, typed
 from dynfusion.store.table_files import Read, TablePiece, check_once, open_table
 from dynfusion.store.texts import as_text

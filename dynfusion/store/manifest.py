@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
-from dynfusion.settings import Settings, build, parse_json, short
+from dynfusion.printable import short
+from dynfusion.settings import Settings, build, parse_json
 from dynfusion.store.manifest_checks import check_different, check_geometry, check_numbers, check_part, check_rows
 from dynfusion.store.order import Layout
 

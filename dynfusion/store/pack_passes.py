@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from dynfusion.printable import printable
 from dynfusion.store.join import PLACE_PREFIX
 from dynfusion.store.manifest import FileSpec
 from dynfusion.store.pack_files import (
@@ -19,7 +20,6 @@ from dynfusion.store.pack_files import (
 from dynfusion.store.pack_notes import tell_of_table
 from dynfusion.store.pack_plan import rows_known
 from dynfusion.store.pack_work import Work
-from dynfusion.store.printable import printable
 from dynfusion.store.scatter import Scattered, ScatterJob, read_scattered, scatter, shuffle_key
 from dynfusion.store.sidecar import SidecarWriter
 from dynfusion.store.sources import Source

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from dynfusion.printable import quoted
 from dynfusion.store.blocks import BLOCK_DTYPE
 from dynfusion.store.manifest import Geometry, check_size
 from dynfusion.store.statistics import HALVES_AT_ONCE, Moments, merge, moments_of_halves, no_moments
@@ -164,7 +165,8 @@ def check_shard(path: Path, geometry: Geometry, *, size: int, num_blocks: int, n
     if bytes(content[last : last + 8]) != bytes(content[geometry.first_block :][:8]):  # the size of its header too
         raise ValueError(f"shard {path}: block {num_blocks - 1} does not start at byte {last} as the manifest says")
     if fields != list(names):
-        raise ValueError(f"shard {path}: holds modalities {', '.join(fields)}, the manifest says {', '.join(names)}")
+        found = quoted(", ".join(fields))
+        raise ValueError(f"shard {path}: holds modalities {found}, the manifest says {', '.join(names)}")
 
 
 def _names(path: Path) -> list[str]:

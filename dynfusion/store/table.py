@@ -8,8 +8,8 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynfusion.printable import printable
 from dynfusion.store.files import LOCAL, Files
-from dynfusion.store.printable import printable
 from dynfusion.store.source import TEXTS, Chunk, Piece, blank_to_null
 from dynfusion.store.table_files import Read, check_once, open_table
 from dynfusion.store.texts import as_text

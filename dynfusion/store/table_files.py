@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from dynfusion.printable import quoted
 from dynfusion.store.files import Files, check_unchanged, looks_of
 from dynfusion.store.read_ahead import csv_reader
 from dynfusion.store.source import PIECE_BYTES, first_line
@@ -101,7 +102,7 @@ def check_once(where: str, schema: pa.Schema, names: Sequence[str]) -> None:
     """Raises ValueError for a column that stands more than once."""
     for name, times in Counter(schema.names).items():
         if times > 1 and name in names:
-            raise ValueError(f"{where} has the column {name} {times} times, each may stand once")
+            raise ValueError(f"{where} has the column {quoted(name)} {times} times, each may stand once")
 
 
 def _opener(where: str, uri: str) -> tuple[str, Callable[..., tuple[pa.Schema, tuple[TablePiece, ...]]]]:

@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 
 from dynfusion.fusion.api import WEIGHTS, save_weights
 from dynfusion.fusion.model import FusionNetwork
+from dynfusion.printable import printable, short
 from dynfusion.settings import parse_json
-from dynfusion.store.printable import printable
 from dynfusion.training.engine import Engine
 from dynfusion.training.loop import Record
 from dynfusion.training.storage import Storage
@@ -192,7 +192,7 @@ def next_attempt(storage: Storage) -> int:
         record = parse_json(storage.read(ATTEMPTS), where)
         used = record.get("used") if isinstance(record, dict) else None
     if type(used) is not int or not 0 <= used < _MOST_ATTEMPTS:
-        raise ValueError(f"{where}: found {used!r} attempts, allowed is a whole number from 0 on")
+        raise ValueError(f"{where}: found {short(used)} attempts, allowed is a whole number from 0 on")
     return 1 + max([used, *(int(name.rsplit("-", 1)[1]) for name in checkpoint_names(storage))])
 
 

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dynfusion.printable import quoted, short
 from dynfusion.settings import parse_json
 from dynfusion.store.whole import written_whole
 from dynfusion.training.checkpoint import MODEL, checkpoint_names, problem, read_history, read_state, registered_any
@@ -188,5 +189,5 @@ def _difference(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") 
             if below:
                 return below
         elif old != new and prefix + name not in ("data.uri", "cluster.storage"):
-            return f"{prefix}{name} was {old!r} and is now {new!r}"
+            return f"{quoted(prefix + name)} was {short(old)} and is now {short(new)}"
     return ""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from dynfusion.printable import quoted, short
 from dynfusion.run_settings import completed
 from dynfusion.tuning.records import Sweep
 
@@ -50,7 +51,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) 
         elif old != new and prefix == "space.":
             return _other_distribution(name, old, new)
         elif old != new:
-            return f"{f'{prefix}{name}'.removeprefix('run.')} was {old!r} and is now {new!r}"
+            return f"{quoted(f'{prefix}{name}'.removeprefix('run.'))} was {short(old)} and is now {short(new)}"
     return ""
 
 

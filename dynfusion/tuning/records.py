@@ -18,13 +18,11 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from dynfusion.store.printable import printable
+from dynfusion.printable import quoted, short
 from dynfusion.training.storage import Storage
 
 SWEEP, TRIALS, CURVES, FINALS = "sweep.json", "trials", "curves", "finals.json"
 DEFAULT = "default"
-LONGEST = 300
-"""Characters of what a record says that a sentence repeats."""
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Value = bool | int | float | str
@@ -276,12 +274,12 @@ def _read(kind: type[Read], content: bytes, where: str) -> Read:
         return TypeAdapter(kind).validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    place = printable(".".join(str(part) for part in first["loc"]))[:LONGEST]
+    place = quoted(".".join(str(part) for part in first["loc"]))
     if first["type"] == "json_invalid":
         raise ValueError(f"{where}: not readable as JSON, {first['ctx']['error']}")
     if first["type"] in ("missing", "unexpected_keyword_argument"):
         word = "it has no" if first["type"] == "missing" else "it has an unknown"
         raise ValueError(f"{where}: not a {kind.__name__.lower()} of this version, {word} {place}")
     said = first["msg"].replace("Input should be", "allowed is", 1)
-    found = repr(first["input"])[:LONGEST]
+    found = short(first["input"])
     raise ValueError(f"{where}: {place or kind.__name__.lower()}: found {found}, {said[0].lower()}{said[1:]}")

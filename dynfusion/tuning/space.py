@@ -17,9 +17,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from dynfusion.printable import quoted, short
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build, nearest, read_toml
-from dynfusion.store.printable import printable
 from dynfusion.tuning.records import Distribution, Kind, Value
 
 Space = Mapping[str, Distribution]
@@ -48,7 +48,7 @@ def read_space(path: str | Path) -> dict[str, Distribution]:
     Raises ValueError naming the file and the setting for anything that is not a distribution, and for conditions that
     name an unsearched setting, a value that it never takes, or each other.
     """
-    found = {name: _distribution(f"{path}: {printable(name)}", given) for name, given in _leaves(read_toml(path))}
+    found = {name: _distribution(f"{path}: {quoted(name)}", given) for name, given in _leaves(read_toml(path))}
     if not found:
         raise ValueError(f"space {path}: it names no setting")
     return _ordered(str(path), found)
@@ -158,23 +158,23 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _distribution(where: str, given: Any) -> Distribution:
     if not isinstance(given, Mapping):
-        raise ValueError(f"space {where}: found {given!r}, allowed is a table with one of {', '.join(KINDS)}")
+        raise ValueError(f"space {where}: found {short(given)}, allowed is a table with one of {', '.join(KINDS)}")
     wrong = sorted(set(given) - set(KEYS))
     if wrong:
-        raise ValueError(f"space {where}: unknown key {wrong[0]!r}, allowed are {', '.join(KEYS)}")
+        raise ValueError(f"space {where}: unknown key {short(wrong[0])}, allowed are {', '.join(KEYS)}")
     kinds = [kind for kind in KINDS if kind in given]
     if len(kinds) != 1:
         raise ValueError(f"space {where}: found {' and '.join(kinds) or 'none'} of {', '.join(KINDS)}, allowed is one")
     kind, values = kinds[0], given[kinds[0]]
     when = given.get("when")
     if when is not None and not isinstance(when, dict):
-        raise ValueError(f"space {where}: when {when!r}, allowed is a table of settings and the values it needs")
+        raise ValueError(f"space {where}: when {short(when)}, allowed is a table of settings and the values it needs")
     if kind == "choice":
         if not isinstance(values, list) or len(values) < 2 or len(set(map(repr, values))) < len(values):
-            raise ValueError(f"space {where}: choice {values!r}, allowed are two or more different values")
+            raise ValueError(f"space {where}: choice {short(values)}, allowed are two or more different values")
         odd = next((value for value in values if not isinstance(value, bool | int | float | str)), None)
         if odd is not None:
-            raise ValueError(f"space {where}: choice {odd!r}, allowed are true, false, numbers and texts")
+            raise ValueError(f"space {where}: choice {short(odd)}, allowed are true, false, numbers and texts")
         return Distribution("choice", choices=tuple(values), when=when)
     _check_range(where, kind, values, given.get("step"))
     low, high = values
@@ -186,11 +186,11 @@ def _check_range(where: str, kind: Kind, values: Any, step: Any) -> None:
     fits = isinstance(values, list) and len(values) == 2 and all(type(value) in number for value in values)
     if not fits or not all(map(math.isfinite, values)) or values[0] >= values[1]:
         named = "two whole numbers" if kind == "randint" else "two numbers"
-        raise ValueError(f"space {where}: {kind} {values!r}, allowed are {named}, the smaller first")
+        raise ValueError(f"space {where}: {kind} {short(values)}, allowed are {named}, the smaller first")
     if kind == "loguniform" and values[0] <= 0:
         raise ValueError(f"space {where}: loguniform from {values[0]}, allowed is above 0")
     if step is not None and (kind != "randint" or type(step) is not int or not 0 < step <= values[1] - values[0]):
-        raise ValueError(f"space {where}: step {step!r}, allowed is a whole number within the range of a randint")
+        raise ValueError(f"space {where}: step {short(step)}, allowed is a whole number within the range of a randint")
 
 
 def _ordered(path: str, found: Mapping[str, Distribution]) -> dict[str, Distribution]:
@@ -199,17 +199,19 @@ def _ordered(path: str, found: Mapping[str, Distribution]) -> dict[str, Distribu
         for parent, wanted in (one.when or {}).items():
             choices = found[parent].choices if parent in found else None
             if choices is None:
-                named = printable(f"{name}: when names {parent}")
+                named = quoted(f"{name}: when names {parent}")
                 raise ValueError(f"space {path}: {named}, allowed is a choice of this space")
             never = [value for value in _listed(wanted) if value not in choices]
             if never:
-                raise ValueError(f"space {path}: {printable(name)}: when {parent} is {never[0]!r}, which it never is")
+                raise ValueError(
+                    f"space {path}: {quoted(name)}: when {quoted(parent)} is {short(never[0])}, which it never is"
+                )
     ordered: dict[str, Distribution] = {}
     while len(ordered) < len(found):
         ready = [name for name, one in found.items() if name not in ordered and set(one.when or {}) <= set(ordered)]
         if not ready:
             left = sorted(set(found) - set(ordered))
-            raise ValueError(f"space {path}: {printable(' and '.join(left))} wait for each other by their `when`")
+            raise ValueError(f"space {path}: {quoted(' and '.join(left))} wait for each other by their `when`")
         ordered |= {name: found[name] for name in ready}
     return ordered
 

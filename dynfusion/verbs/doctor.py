@@ -13,7 +13,7 @@ from dynfusion.edges.preflight import Subjects, observe
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.preflight.checks import diagnose
 from dynfusion.preflight.finding import Finding, worst
-from dynfusion.store.printable import printable
+from dynfusion.printable import printable
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 FAILED = 1

@@ -8,8 +8,8 @@ from rich.table import Table
 
 from dynfusion.edges.datasets import open_dataset
 from dynfusion.edges.folder_manifests import manifests_beside
+from dynfusion.printable import printable
 from dynfusion.store.manifest import Manifest, ModalitySpec
-from dynfusion.store.printable import printable
 from dynfusion.verbs.lineage import base_of, entries, others_text
 
 

@@ -12,10 +12,10 @@ from dynfusion.encoders.embed import ENCODERS
 from dynfusion.encoders.folder import read_folder
 from dynfusion.encoders.molecules import Molecules, RowError
 from dynfusion.evaluation.tasks.moleculenet import MOLECULENET
+from dynfusion.printable import printable
 from dynfusion.store.files import LOCAL
 from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs
-from dynfusion.store.printable import printable
 from dynfusion.store.table_files import KINDS, check_once, open_table
 from dynfusion.store.texts import as_text
 from dynfusion.verbs.display import console

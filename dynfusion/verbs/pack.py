@@ -8,13 +8,13 @@ from dynfusion.edges.datasets import extend_in_store, open_dataset, pack_to_stor
 from dynfusion.edges.folder_manifests import manifests_beside
 from dynfusion.edges.s3_address import is_s3
 from dynfusion.edges.s3_files import ANYWHERE
+from dynfusion.printable import printable
 from dynfusion.settings import build
 from dynfusion.store.extend import extend as extend_dataset
 from dynfusion.store.files import Files
 from dynfusion.store.manifest import Manifest, ModalitySpec
 from dynfusion.store.pack import pack as pack_dataset
 from dynfusion.store.pack_inputs import LEAST_MEMORY_BYTES, PackInputs, PackSettings, describe_inputs, see_inputs
-from dynfusion.store.printable import printable
 from dynfusion.store.run_jobs import RunJobs
 from dynfusion.verbs.display import progress
 from dynfusion.verbs.lineage import extension_lines

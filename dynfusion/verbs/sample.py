@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from dynfusion.edges.datasets import open_dataset
+from dynfusion.printable import printable
 from dynfusion.store.dataset import Dataset
 from dynfusion.store.join import REASON_PREFIX
-from dynfusion.store.printable import printable
 from dynfusion.store.reasons import Reason
 
 _NUMBERS = 5

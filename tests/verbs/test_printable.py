@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynfusion.printable import printable
 from dynfusion.store.pack import pack
 from dynfusion.store.pack_inputs import PackInputs
-from dynfusion.store.printable import printable
 from dynfusion.verbs.inspect import inspect
 from dynfusion.verbs.sample import sample
 
