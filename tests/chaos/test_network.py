@@ -73,6 +73,8 @@ def test_a_network_that_is_cut_between_two_nodes(
         def cut(driver: subprocess.Popen[str]) -> None:
             second.link("down")
             time.sleep(seconds)
+            if seconds > FATAL_SECONDS:
+                cluster.wait(1)
             second.link("up")
             if seconds > FATAL_SECONDS:
                 cluster.add_node(1, place=second)
