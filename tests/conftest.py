@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.clusters import TwoNodes, two_node_cluster
+
 install_import_hook("dynfusion", "beartype.beartype")
 
 
@@ -15,6 +17,13 @@ def ray_cluster() -> Iterator[None]:
 
     with cluster(cpus=4):
         yield
+
+
+@pytest.fixture(scope="session")
+def two_nodes() -> Iterator[TwoNodes]:
+    """A cluster of two nodes with a CPU each, reached by address and token alone; whoever adds a node takes it away."""
+    with two_node_cluster(head_cpus=1, second_cpus=1) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -25,9 +25,8 @@ sys.stdin.read()
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[TwoNodes]:
-    with two_node_cluster(head_cpus=1, second_cpus=1) as started:
-        yield started
+def cluster(two_nodes: TwoNodes) -> TwoNodes:
+    return two_nodes
 
 
 def doctor(environment: Mapping[str, str], *options: str) -> tuple[int, Findings]:

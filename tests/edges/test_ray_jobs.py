@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import pytest
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import to_toml
 from dynfusion.training.config import ClusterSettings, DataSettings
-from tests.clusters import TwoNodes, free_ports, two_node_cluster
+from tests.clusters import TwoNodes, free_ports
 from tests.datasets import packed
 from tests.training.cases import MASKING, MODEL, TRAIN
 
@@ -30,9 +30,8 @@ ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[TwoNodes]:
-    with two_node_cluster(head_cpus=1, second_cpus=1) as started:
-        yield started
+def cluster(two_nodes: TwoNodes) -> TwoNodes:
+    return two_nodes
 
 
 @pytest.fixture(scope="module")

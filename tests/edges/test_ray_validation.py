@@ -152,6 +152,7 @@ def same_end(found: Path, expected: Path) -> None:
     assert all((weights(lasts[0])[name] == tensor).all() for name, tensor in weights(lasts[1]).items())
 
 
+@pytest.mark.slow
 def test_training_waits_at_a_held_check_until_it_is_released(dataset: Dataset, tmp_path: Path) -> None:
     first = TRAIN.checkpoint_every_steps
     halt, heard = Halt((first,)), list[tuple[int, bool]]()
