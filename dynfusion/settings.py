@@ -26,7 +26,6 @@ class Settings(BaseModel):
 
 
 Tree = TypeVar("Tree", bound=Settings)
-"""Characters of what a file says that a sentence repeats."""
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -13,24 +13,8 @@ LIMIT_BYTES = DASHBOARD_CLIENT_MAX_SIZE
 """What Ray's job server takes in one upload; its 512 MiB are those of a driver that is already in the cluster."""
 
 LEFT_OUT = (
-    *(
-        ".env",
-        ".env.*",
-        "*.env",
-        ".envrc",
-        ".git-credentials",
-        ".s3cfg",
-        "token",
-        "*.pem",
-        "*.key",
-        "*.p12",
-        "*.pfx",
-        "id_rsa*",
-        "id_ed25519*",
-        ".netrc",
-        ".npmrc",
-        ".pypirc",
-    ),
+    *(".env", ".env.*", "*.env", ".envrc", ".git-credentials", ".s3cfg", ".netrc", ".npmrc", ".pypirc", "token"),
+    *("*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*"),
     *(".aws/", ".azure/", ".config/gcloud/", ".docker/", ".gnupg/", ".kube/", ".ray/", ".ssh/", "auth_token"),
     *("credentials", "credentials.json", "kubeconfig", ".git", ".venv", "__pycache__", ".*_cache/", "*.egg-info"),
 )

@@ -15,6 +15,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "dynfusion/printable.py": ("",),
     "dynfusion/settings.py": (
         "parse_",
         "_named_once",
@@ -23,7 +24,6 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "_literal",
         "_merge",
         "_sentence",
-        "_short",
     ),
     "dynfusion/store/manifest.py": ("parse_manifest", "read_manifest", "FileSpec.", "ModalitySpec.", "Manifest._fits"),
     "dynfusion/store/manifest_checks.py": ("",),
