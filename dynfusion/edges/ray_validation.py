@@ -179,7 +179,7 @@ def wait_for_score(validator: Validator, check: int, say: Callable[[str], None])
         say(f"training waits for step {check}'s validation, at most {limit:.0f} s")
         reported = ray.train.get_all_reported_checkpoints(timeout_s=limit - first)
         waited = time.monotonic() - started
-        say(f"it waited {waited:.0f} s for step {check}'s validation: validation.every_checkpoints is too small")
+        say(f"it waited {waited:.0f} s for it: a larger validation.every_checkpoints leaves more time")
     status, waited = _status(reported, check), time.monotonic() - started
     over = status == ReportedCheckpointStatus.VALIDATION_TIMEOUT or (
         waited >= limit and status != ReportedCheckpointStatus.VALIDATED
