@@ -30,16 +30,25 @@ class RunFailedError(Exception):
 def final_sentence(error: ValueError | torch.OutOfMemoryError, rank: int) -> str | None:
     """What ends the run for good, None where a new start may do better.
 
-    A file or a store that one node could not read may be read from the next one. A library's own kind of ValueError
-    says nothing of that either way, and is left to `Repeats`.
+    A file or a store that one node could not read may be read from the next one. A ValueError of a library, such as
+    torch's when another rank has left, says nothing of that either way, and is left to `Repeats`.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return (
             f"worker {rank} has too little GPU memory: {one_line(error)}; more workers, a higher train.accumulation or "
             "a smaller train.global_batch_rows need less"
         )
-    may_pass = type(error) is not ValueError or isinstance(error.__cause__, FAILURES)
+    may_pass = not is_ours(error) or isinstance(error.__cause__, FAILURES)
     return None if may_pass else str(error)
+
+
+def is_ours(error: ValueError) -> bool:
+    """Whether the package itself raised it, and so what it says is meant for whoever began the run."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    here = frame is None or frame.tb_frame.f_globals["__name__"].startswith("dynfusion.")
+    return here and type(error) is ValueError
 
 
 class Repeats:

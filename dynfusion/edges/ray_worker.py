@@ -27,7 +27,7 @@ from dynfusion.edges.deepspeed_engine import DeepSpeedEngine
 from dynfusion.edges.ray_board import Voice, ended_by
 from dynfusion.edges.ray_failures import final_sentence
 from dynfusion.edges.ray_validation import Validator, make_checks, patience, unscored, wait_for_release, wait_for_score
-from dynfusion.edges.retry import FAILURES
+from dynfusion.edges.retry import FAILURES, one_line
 from dynfusion.edges.s3_storage import load_model, open_storage
 from dynfusion.fusion.objective import FusionObjective
 from dynfusion.run_settings import RunSettings, identity
@@ -205,6 +205,8 @@ def run_worker(config: dict[str, Any]) -> None:
             voice.fail(final)
         if isinstance(error.__cause__, FAILURES):  # a cause does not survive the way to the driver
             raise ConnectionError(str(error)) from error
+        if final is None:  # the driver takes a ValueError for the reason why the run ended
+            raise RuntimeError(one_line(error)) from error
         raise  # others may be waiting for this rank: only Ray can end them
 
 

@@ -20,6 +20,7 @@ from dynfusion.edges.s3_address import S3Address
 
 STALL_SECONDS = 15.0
 _ATTEMPTS = 10
+"""Of a library that tries by itself: over a minute, most of it before the last ones."""
 
 
 @dataclass(frozen=True)
@@ -111,32 +112,43 @@ def _find_access(reach: Reach) -> Access:
 
 
 def _make_pyarrow(access: Access, stall_seconds: float) -> S3FileSystem:
-    return _pyarrow(access, access.keys or {}, stall_seconds, attempts=1)
+    return S3FileSystem(**(access.keys or {}), **_options(access, stall_seconds, attempts=1))
 
 
-def _pyarrow(access: Access, keys: dict[str, str], stall_seconds: float, *, attempts: int) -> S3FileSystem:
+def _options(access: Access, stall_seconds: float, *, attempts: int) -> dict[str, Any]:
+    """All that a file system of pyarrow's is told but keys."""
     parts = urlsplit(access.endpoint)
-    return S3FileSystem(
-        **keys,
-        anonymous=access.keys is None,
-        region=access.region,
-        endpoint_override=parts.netloc,
-        scheme=parts.scheme,
-        connect_timeout=stall_seconds,
-        request_timeout=stall_seconds,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=attempts),
-    )
+    return {
+        "anonymous": access.keys is None,
+        "region": access.region,
+        "endpoint_override": parts.netloc,
+        "scheme": parts.scheme,
+        "connect_timeout": stall_seconds,
+        "request_timeout": stall_seconds,
+        "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=attempts),
+    }
 
 
-def filesystem(address: S3Address) -> tuple[str, S3FileSystem]:
+class TravellingFiles(S3FileSystem):
+    """Without keys, and pickled as the address alone: pyarrow's own pickle forgets how often to try."""
+
+    def __init__(self, address: S3Address) -> None:
+        access = clients.access(Reach(address.endpoint, address.region, None, STALL_SECONDS))
+        super().__init__(**_options(access, STALL_SECONDS, attempts=_ATTEMPTS))
+        self.address = address
+
+    def __reduce__(self) -> tuple[type, tuple[S3Address]]:
+        return TravellingFiles, (self.address,)
+
+
+def filesystem(address: S3Address) -> tuple[str, TravellingFiles]:
     """(path, file system) for a library that reads and writes by itself and pickles it: no key is in it.
 
     Each machine finds its own credentials. Raises ValueError for an address with a profile, which cannot travel.
     """
     if address.profile is not None:
         raise ValueError(f"{address}: found ?profile=, other machines need it as AWS_PROFILE in their environment")
-    access = clients.access(Reach(address.endpoint, address.region, None, STALL_SECONDS))
-    return address.path, _pyarrow(access, {}, STALL_SECONDS, attempts=_ATTEMPTS)
+    return address.path, TravellingFiles(address)
 
 
 def _make_s3fs(access: Access, stall_seconds: float, *, retries: int) -> s3fs.S3FileSystem:

@@ -12,6 +12,7 @@ from torch import distributed
 from dynfusion.edges.ray_board import Board, Voice, Watch
 from dynfusion.edges.ray_failures import EndForGood, Repeats, RunFailedError, final_sentence
 from dynfusion.edges.ray_train import train_on_ray
+from dynfusion.fusion.model import ModelSettings
 from dynfusion.run_settings import RunSettings
 from dynfusion.settings import build
 from dynfusion.store.manifest import read_manifest
@@ -62,6 +63,15 @@ def test_a_new_start_meets_a_damaged_block_and_too_little_memory_again_but_a_sil
         read_manifest("/no/such/mount")
     assert final_sentence(not_mounted.value, 1) is None
     assert final_sentence(json.JSONDecodeError("Expecting value", "", 0), 1) is None
+
+
+def test_what_torch_says_when_the_other_ranks_have_left_ends_no_run_and_our_own_sentence_does() -> None:
+    with pytest.raises(ValueError, match="Default process group has not been initialized") as left:
+        torch.distributed.all_reduce(torch.ones(1))
+    assert final_sentence(left.value, 0) is None
+    with pytest.raises(ValueError, match="unknown name") as wrong:
+        build(ModelSettings, {"dims": 8})
+    assert final_sentence(wrong.value, 0) == str(wrong.value)
 
 
 def test_the_controller_gives_up_once_any_worker_told_the_board(ray_cluster: None) -> None:

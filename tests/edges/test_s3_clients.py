@@ -1,6 +1,10 @@
+import pickle
+
 import pytest
 
-from dynfusion.edges.s3_clients import STALL_SECONDS, Clients, Reach
+from dynfusion.edges.s3_address import parse_s3
+from dynfusion.edges.s3_clients import STALL_SECONDS, Clients, Reach, filesystem
+from tests.s3 import FaultProxy, make_bucket, request
 
 
 @pytest.mark.parametrize(
@@ -28,3 +32,15 @@ def test_both_libraries_are_given_the_region_of_the_address_or_of_the_environmen
     assert clients.carrier(reach).region == region
     assert clients.small_files(reach).client_kwargs["region_name"] == region
     assert clients.access(reach).endpoint == f"https://s3{'' if region == 'us-east-1' else '.' + region}.amazonaws.com"
+
+
+def test_a_file_system_that_was_pickled_tries_as_often_as_before(s3: str) -> None:
+    make_bucket(s3, "travelled")
+    with FaultProxy(s3, lambda method, path, count: "reset" if len(proxy.seen) <= 4 else None) as proxy:
+        path, made = filesystem(parse_s3(f"s3://travelled/run?endpoint_override={proxy.endpoint}"))
+        sent = pickle.dumps(made)
+        assert b"test" not in sent, "no key travels"
+        with pickle.loads(sent).open_output_stream(f"{path}/record") as file:
+            file.write(b"whole")
+        assert proxy.done == ["reset"] * 4
+    assert request(s3, "GET", "/travelled/run/record") == b"whole"
