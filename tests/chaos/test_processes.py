@@ -222,7 +222,7 @@ def drain_second_node(cluster: TwoNodes) -> None:
 def test_a_node_that_is_taken_away_with_notice_makes_the_run_save_first(
     dataset: Dataset, cluster: TwoNodes, undisturbed: bytes, tmp_path: Path
 ) -> None:
-    done: list[int] = []
+    done, whole = list[int](), list[bool]()
 
     def disturb(step: int, driver: subprocess.Popen[str]) -> None:
         if step >= 60 and not done:
@@ -235,6 +235,7 @@ def test_a_node_that_is_taken_away_with_notice_makes_the_run_save_first(
             until = time.monotonic() + 60
             while problem(saving) is not None and time.monotonic() < until:  # the notice said 60 seconds
                 time.sleep(0.2)
+            whole.append(problem(saving) is None)
             replace_node(cluster)
 
     path = run_file(dataset.uri, tmp_path)
@@ -242,10 +243,13 @@ def test_a_node_that_is_taken_away_with_notice_makes_the_run_save_first(
     assert code == 0, output
     saved = re.search(r"is being taken away: saving step (\d+)", output)
     assert saved, output
-    assert f"continuing from {tmp_path}/run/checkpoint-{int(saved.group(1)):08d}-001 at step {saved.group(1)}" in output
+    assert whole == [True]
+    again = [int(step) for step in re.findall(r"continuing from \S+ at step (\d+)", output)]
+    assert again
+    assert again[0] >= int(saved.group(1))  # a fast machine is at its next checkpoint before the node is gone
     require_whole(tmp_path, undisturbed)
     note(
         "a node is taken away with notice",
-        f"all ranks save first, nothing is trained twice: {SAME}",
-        f"so it was: told at step {done[0]}, saved at step {saved.group(1)}",
+        f"all ranks save first, and the run goes on from there or a later checkpoint: {SAME}",
+        f"so it was: told at step {done[0]}, saved at step {saved.group(1)}, continued from step {again[0]}",
     )
