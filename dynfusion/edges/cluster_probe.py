@@ -52,6 +52,10 @@ def probe(
         yield {"problem": problem}
         return
     yield {"doing": "while it was joined"}
+    problem = _refused()
+    if problem is not None:
+        yield {"problem": problem}
+        return
     try:
         context = _join(address)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
@@ -81,6 +85,19 @@ def _no_head(address: str) -> str | None:
     if "://" in address or not host or not port.isdigit():
         return f"found {address!r}, allowed is HOST:PORT or http://HOST:PORT"
     return no_connection(host, int(port))
+
+
+def _refused() -> str | None:
+    """What the dashboard says of the token, where the environment names one: Ray's head says it of none and of a wrong
+    one alike, after 20 s."""
+    dashboard = os.environ.get("RAY_API_SERVER_ADDRESS")
+    if not dashboard:
+        return None
+    try:
+        connect(dashboard)
+    except ClusterError as error:
+        return line_of(error) if "token" in str(error) else None
+    return None
 
 
 def _join(address: str) -> Any:

@@ -51,8 +51,9 @@ def cluster(*, cpus: int = 1, dashboard: bool = False, debug: bool = False) -> I
             else:
                 _start_with_dashboard(**local)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
-        where = os.environ.get("RAY_ADDRESS", "a local cluster")
-        raise RuntimeError(f"Ray at {where}: could not connect, {str(error).splitlines()[0]}") from error
+        where, why = os.environ.get("RAY_ADDRESS", "a local cluster"), str(error).splitlines()[0].rstrip(".")
+        gone = "; RAY_ADDRESS names it, `unset RAY_ADDRESS` where it is gone" if "RAY_ADDRESS" in os.environ else ""
+        raise RuntimeError(f"Ray at {where}: could not connect, {why}{gone}") from error
     except Exception as error:  # its type is all that Ray says of its processes not being up in time
         if type(error) is not Exception:
             raise

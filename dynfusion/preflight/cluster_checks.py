@@ -11,7 +11,7 @@ SKEW_SECONDS, FAR_SKEW_SECONDS = 2.0, 60.0
 
 _TOKEN = (
     "set RAY_AUTH_MODE=token and the cluster's token as RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, or "
-    "in ~/.ray/auth_token"
+    "in ~/.ray/auth_token; RAY_AUTH_TOKEN wins over every file: unset it where it is another cluster's"
 )
 
 
@@ -37,6 +37,8 @@ def cluster(seen: Observations) -> Finding | None:
 
 def _join_cure(problem: str) -> str:
     """What to do about the sentence with which Ray refuses."""
+    if "cannot be opened or is empty" in problem:
+        return "correct RAY_AUTH_TOKEN_PATH; where the cluster is gone, unset it and RAY_ADDRESS"
     if "token" in problem.lower() or "authentic" in problem.lower():
         return _TOKEN
     if "version mismatch" in problem.lower():
@@ -45,7 +47,8 @@ def _join_cure(problem: str) -> str:
         return f"{_TOKEN}; if that is right, is this the port of a Ray head of the same version (`ray status` there)?"
     return (
         "on the head: `ray status`; from here: is the address right (--cluster HOST:6379 on a machine of the cluster, "
-        "http://HOST:8265 from outside), and do firewalls and the security group let the port through?"
+        "http://HOST:8265 from outside), and do firewalls and the security group let the port through? Where the "
+        "cluster is gone: unset RAY_ADDRESS"
     )
 
 

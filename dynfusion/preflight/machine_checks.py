@@ -96,6 +96,9 @@ def _open_files(machine: Machine) -> Finding | None:
 def _disk(machine: Machine) -> Finding | None:
     if not machine.spaces:
         return None
+    nowhere = [f"{space.folder} ({space.purpose})" for space in machine.spaces if space.total_bytes == 0]
+    if nowhere:
+        return Finding("disk", "failed", f"no disk can hold {listed(nowhere)}", "choose a folder that can be made")
     states = [_room(space) for space in machine.spaces]
     state = worst(states)
     told = [
@@ -136,10 +139,14 @@ def token_file(seen: Observations) -> Finding | None:
 def _token(token: TokenFile, *, of_cluster: bool) -> Finding | None:
     if not token.there:
         asked = "RAY_AUTH_TOKEN_PATH names it" if token.named else "RAY_AUTH_MODE=token needs it"
-        cure = "`ray get-auth-token --generate` on the head; the same file on every machine, readable by its owner only"
+        cure = (
+            "copy the cluster's file there, readable by its owner only, or correct RAY_AUTH_TOKEN_PATH; before a new "
+            "cluster starts, `ray get-auth-token --generate` makes one"
+        )
         return Finding("token file", "failed", f"{token.path}: no such file, {asked}", cure)
     if token.owned and not (token.mode & _OTHERS and token.reachable):
-        return Finding("token file", "ok", f"{token.path}, mode {token.mode:04o}: only its owner can read it")
+        how = " below a folder of its owner's alone" if token.mode & _OTHERS else ""
+        return Finding("token file", "ok", f"{token.path}, mode {token.mode:04o}{how}: only its owner can read it")
     owner = "" if token.owned else " and another owner"
     found = f"{token.path} has mode {token.mode:04o}{owner}: whoever reads it runs code on the cluster"
     chown = "" if token.owned else " and chown it to yourself"

@@ -5,6 +5,7 @@ from dynfusion.preflight.observations import Data, Observations, Storage
 
 PERMISSIONS = {"write": "s3:PutObject", "list": "s3:ListBucket", "read": "s3:GetObject", "delete": "s3:DeleteObject"}
 """What each step of the probe file needs."""
+_REACH = "check the endpoint (AWS_ENDPOINT_URL_S3, endpoint_override), AWS_REGION and the network to it"
 _NOBODY = (
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -61,7 +62,7 @@ def _storage_cure(uri: str, wrong: dict[str, str]) -> str:
     if "denied" in said or "Forbidden" in said:
         needed = ", ".join(PERMISSIONS[step] for step in wrong)
         return f"allow {needed} to this user or role on s3://{bucket}"
-    return "check the endpoint (AWS_ENDPOINT_URL_S3, endpoint_override) and the network to it"
+    return _REACH
 
 
 def storage_on_nodes(seen: Observations) -> Finding | None:
@@ -105,6 +106,8 @@ def data(seen: Observations) -> Finding | None:
             found.problem,
             "allow s3:GetObject and s3:ListBucket there, or check the keys (AWS_PROFILE)",
         )
+    if found.problem is not None and where.startswith("s3://") and "no packed dataset" not in found.problem:
+        return Finding("data", "failed", found.problem, _REACH)
     if found.problem is not None:
         cure = (
             "give the folder or s3:// address that `dynfusion pack --out` wrote, readable by this user; "
@@ -146,6 +149,8 @@ def data_on_nodes(seen: Observations) -> Finding | None:
     wrong = [f"{name}: {text}" for name, theirs in looked.items() if (text := _other(theirs, seen.data)) is not None]
     if wrong:
         cure = "copy the data set to that node's disk, mount the shared one there, or use its s3:// address"
+        if seen.data.uri.startswith("s3://"):
+            cure = _REACH
         return Finding("data on nodes", "failed", listed(wrong), cure)
     return Finding("data on nodes", "ok", f"the same fingerprint on {len(looked)} nodes")
 
