@@ -198,7 +198,7 @@ status() {
     count=$(alive)
     echo "nodes alive: $count"
     grep -o 'RAY_[A-Z_]*ADDRESS=.*' "$state/environment"
-    [ "$count" = 2 ]
+    [ "$count" = 2 ] && [ "$(running | wc -l)" = 2 ] # Ray may take seconds to count a node that was killed as dead
 }
 
 option() { [ $# -ge 2 ] && [ -n "$2" ] || fail "$1: a value is required" 2; }

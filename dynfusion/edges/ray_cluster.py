@@ -67,6 +67,11 @@ def cluster(*, cpus: int = 1, dashboard: bool = False, debug: bool = False) -> I
         ray.shutdown()
 
 
+def has_working_folder() -> bool:
+    """Whether this program's tasks run in a folder that Ray unpacks for them on every node, as a submitted job's do."""
+    return bool(ray.get_runtime_context().runtime_env.get("working_dir"))
+
+
 def _start_with_dashboard(**options: Any) -> None:
     """A local cluster whose workers know the address of its dashboard.
 

@@ -1,8 +1,9 @@
 """`dynfusion pack --workers N`, or with RAY_ADDRESS set: the same pack with its jobs as Ray tasks."""
 
+from pathlib import Path
 from typing import Any
 
-from dynfusion.edges.ray_cluster import cluster
+from dynfusion.edges.ray_cluster import cluster, has_working_folder
 from dynfusion.edges.ray_pack import run_on_ray
 from dynfusion.store.manifest import Manifest
 from dynfusion.verbs.pack import pack
@@ -16,4 +17,18 @@ def pack_on_ray(*, workers: int | None, debug: bool, **options: Any) -> Manifest
     if workers is not None and workers < 1:
         raise ValueError(f"workers: found {workers}, at least 1 is needed")
     with cluster(cpus=workers or 1, debug=debug):
+        if not has_working_folder():  # as a job's tasks have; those of another driver are wherever Ray began
+            options = {name: _absolute(name, value) for name, value in options.items()}
         return pack(**options, run_jobs=run_on_ray)
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """An option of `pack`, its paths such that they name the same in every folder."""
+    if name == "modalities":
+        parts = [text.partition("=") for text in value]
+        return [f"{modality}{equals}{_path(path) if path else ''}" for modality, equals, path in parts]
+    return value if value is None or name not in ("table", "out", "extend") else _path(str(value))
+
+
+def _path(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())

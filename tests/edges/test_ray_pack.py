@@ -41,10 +41,14 @@ def test_a_fault_found_by_a_worker_is_the_one_sentence_it_is(tmp_path: Path, ray
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sources"]
 
 
-def test_the_verb_packs_on_a_cluster(tmp_path: Path, ray_cluster: None) -> None:
+def test_the_verb_packs_on_a_cluster_what_lies_in_the_driver_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
+) -> None:
     sources = write_sources(tmp_path / "sources", 100)
-    modalities = [f"{name}={path}" for name, path in sources.items()]
-    manifest = pack_on_ray(workers=2, debug=False, modalities=modalities, out=str(tmp_path / "packed"), seed=5)
+    monkeypatch.chdir(tmp_path)  # where no worker of this cluster is
+    modalities = [f"{name}={path.relative_to(tmp_path)}" for name, path in sources.items()]
+    manifest = pack_on_ray(workers=2, debug=False, modalities=modalities, out="packed", seed=5)
+    assert (tmp_path / "packed" / "manifest.json").exists()
     assert manifest == pack(PackInputs(sources), out=tmp_path / "here", settings=PackSettings(seed=5))
     with pytest.raises(ValueError, match="workers: found 0, at least 1 is needed"):
         pack_on_ray(workers=0, debug=False, modalities=modalities, out=str(tmp_path / "no"))
