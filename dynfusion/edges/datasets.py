@@ -54,9 +54,6 @@ def open_dataset(
     `processes` of this run share the node and its cache. Raises ValueError when there is no valid manifest.
     """
     if not is_s3(uri):
-        scheme, found, _ = str(uri).partition("://")
-        if found and scheme != "file":
-            raise ValueError(f"{uri}: found {scheme}://, allowed are a folder and s3://bucket/folder")
         return local.open_dataset(uri)
     store, name = locate(str(uri))
     return local.open_dataset(uri, Remote(store, cache, processes, name))

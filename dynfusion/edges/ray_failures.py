@@ -47,7 +47,7 @@ def is_ours(error: ValueError) -> bool:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    here = frame is None or frame.tb_frame.f_globals["__name__"].startswith("dynfusion.")
+    here = frame is None or frame.tb_frame.f_globals.get("__name__", "").startswith("dynfusion.")
     return here and type(error) is ValueError
 
 

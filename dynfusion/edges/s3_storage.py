@@ -9,6 +9,7 @@ from dynfusion.edges.object_store import DEADLINE_SECONDS, ObjectStore, require_
 from dynfusion.edges.s3_address import is_s3, parse_s3
 from dynfusion.edges.s3_clients import STALL_SECONDS
 from dynfusion.fusion.api import FusionModel
+from dynfusion.store.manifest import local_folder
 from dynfusion.training.scratch import scratch_folder
 from dynfusion.training.storage import LocalStorage, Storage, in_order
 
@@ -71,8 +72,11 @@ def _joined(path: str, name: str) -> str:
 
 
 def open_storage(uri: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> Storage:
-    """The folder at a path, a `file://` or an `s3://` address, which is tried again for so long at each request."""
-    return S3Storage(uri, deadline_seconds=deadline_seconds) if is_s3(uri) else LocalStorage(uri)
+    """The folder at a path, a `file://` or an `s3://` address, which is tried again for so long at each request.
+
+    Raises ValueError for another scheme.
+    """
+    return S3Storage(uri, deadline_seconds=deadline_seconds) if is_s3(uri) else LocalStorage(local_folder(uri))
 
 
 def below(uri: str, name: str) -> str:

@@ -6,7 +6,6 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
@@ -16,6 +15,7 @@ from dynfusion.edges.retry import one_line
 from dynfusion.edges.s3_address import S3Address, is_s3, parse_s3
 from dynfusion.edges.s3_clients import Reach, clients
 from dynfusion.preflight.store_checks import is_nobody
+from dynfusion.store.manifest import local_folder
 
 _TRY_SECONDS, _STALL_SECONDS = 8.0, 3.0
 _PREFIX = ".dynfusion-doctor-"
@@ -28,7 +28,7 @@ class Folder:
     """
 
     def __init__(self, uri: str) -> None:
-        self.path = Path(uri.removeprefix("file://")).absolute()
+        self.path = local_folder(uri).absolute()
         while not self.path.exists():
             self.path = self.path.parent
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dynfusion.edges.absolute_paths import absolute
 from dynfusion.edges.preflight import Subjects, observe
-from dynfusion.edges.s3_address import is_s3
 from dynfusion.preflight.checks import diagnose
 from dynfusion.preflight.finding import Finding, worst
 from dynfusion.printable import printable
@@ -31,8 +31,8 @@ def doctor(
     """Print what every check finds, as a table or as JSON, and return the exit code: 1 when one failed, else 0."""
     subjects = Subjects(
         cluster=cluster,
-        data=None if data is None else _absolute(data),
-        storage=None if storage is None else _absolute(storage),
+        data=None if data is None else absolute(data),
+        storage=None if storage is None else absolute(storage),
         cache=None if cache is None else str(cache.expanduser().absolute()),
     )
     console = Console()
@@ -45,11 +45,6 @@ def doctor(
         console.print(_table(findings))
         print(_count(findings))
     return FAILED if state == "failed" else 0
-
-
-def _absolute(uri: str) -> str:
-    """The same place from any folder: nodes have others."""
-    return uri if is_s3(uri) or uri.startswith("file://") else str(Path(uri).absolute())
 
 
 def _table(findings: Sequence[Finding]) -> Table:

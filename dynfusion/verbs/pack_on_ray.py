@@ -1,8 +1,8 @@
 """`dynfusion pack --workers N`, or with RAY_ADDRESS set: the same pack with its jobs as Ray tasks."""
 
-from pathlib import Path
 from typing import Any
 
+from dynfusion.edges.absolute_paths import absolute
 from dynfusion.edges.ray_cluster import cluster, has_working_folder
 from dynfusion.edges.ray_pack import run_on_ray
 from dynfusion.store.manifest import Manifest
@@ -26,9 +26,5 @@ def _absolute(name: str, value: Any) -> Any:
     """An option of `pack`, its paths such that they name the same in every folder."""
     if name == "modalities":
         parts = [text.partition("=") for text in value]
-        return [f"{modality}{equals}{_path(path) if path else ''}" for modality, equals, path in parts]
-    return value if value is None or name not in ("table", "out", "extend") else _path(str(value))
-
-
-def _path(uri: str) -> str:
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+        return [f"{modality}{equals}{absolute(path) if path else ''}" for modality, equals, path in parts]
+    return value if value is None or name not in ("table", "out", "extend") else absolute(str(value))

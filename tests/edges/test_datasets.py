@@ -272,9 +272,3 @@ def test_an_address_without_a_data_set_is_named(endpoint: str) -> None:
         open_dataset(at(endpoint, "nothing"))
     with pytest.raises(ValueError, match=r"allowed is a local folder or a file:// address, not s3://"):
         local.open_dataset(at(endpoint, "nothing"))
-
-
-@pytest.mark.parametrize("scheme", ["gs", "https"])
-def test_an_address_of_another_kind_is_no_folder(scheme: str) -> None:
-    with pytest.raises(ValueError, match=rf"{scheme}://b/set: found {scheme}://, allowed are a folder and s3://"):
-        open_dataset(f"{scheme}://b/set")

@@ -105,6 +105,13 @@ def test_json_has_the_findings_of_the_table_and_the_gravest_state(capsys: pytest
     assert "manifest.json is missing" in table
 
 
+def test_an_address_of_another_kind_is_no_folder_of_this_name(told: Told, tmp_path: Path) -> None:
+    found = told("--data", "gs://bucket/set", "--storage", "gs://bucket/runs")
+    for name in ("data", "storage"):
+        assert "found gs://" in found[name]["found"]
+        assert "s3://" in found[name]["found"]
+
+
 def test_a_package_of_a_version_that_is_not_allowed(
     told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
